@@ -1,0 +1,99 @@
+"""Writing without half-written files: everything appears whole under its name, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from parvox.errors import OutputError
+
+
+def refuse_overwrite(path: Path, overwrite: bool) -> None:
+    """Raise `OutputError` if `path` exists (an empty folder does not count) and may not be replaced."""
+    if overwrite or not path.exists():
+        return
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    raise OutputError(f"{path} exists already: choose another name, or pass --overwrite to replace it")
+
+
+@contextlib.contextmanager
+def _as_output_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that is writable and has room"
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; rename it to `path` if the block succeeds.
+
+    Args:
+        path: The final name. Its parent folders are made.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
+    """
+    path = Path(path)
+    refuse_overwrite(path, overwrite)
+    with _as_output_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder, a file name is expected")
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with _as_output_error(path):
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside `path` to fill; rename it to `path` if the block succeeds.
+
+    Args:
+        path: The final name. Its parent folders are made.
+        overwrite: Whether an existing folder may be replaced.
+
+    Raises:
+        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
+    """
+    path = Path(path)
+    refuse_overwrite(path, overwrite)
+    with _as_output_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        with _as_output_error(path):
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            old: Path | None = None
+            if path.exists():  # a rename cannot replace a folder that is not empty
+                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+                path.replace(old / path.name)
+            temporary.replace(path)
+            if old is not None:
+                shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
