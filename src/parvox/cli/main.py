@@ -1,0 +1,84 @@
+"""The `parvox` command: finds the subcommand, runs it, and turns our errors into one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from parvox import __version__
+from parvox.errors import MissingExtraError, ParvoxError, nearest
+
+# Name, what it does, and the extra it needs. Each is a module of this folder with a `main(argv)`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("the whole way on a small corpus: teach, distil, measure, ship, verify", "train"),
+    "prepare": ("recordings on disk -> manifests, speaker-disjoint splits and trial lists", "train"),
+    "train": ("train a speaker model from a recipe", "train"),
+    "distill": ("train a student that learns from a teacher", "train"),
+    "evaluate": ("EER, minDCF, intervals by speaker and an HTML report, for one or more models", "train"),
+    "export": ("a trained model -> one ONNX file, fp32 or int8, checked against PyTorch", "train"),
+    "embed": ("recordings -> speaker embeddings, with a model file", ""),
+    "verify": ("is this the same voice? score, threshold and decision, with a model file", ""),
+    "info": ("what a model file, run folder or recipe holds", ""),
+}
+
+
+def usage() -> str:
+    """The help text of the bare command."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (what, _) in COMMANDS.items()]
+    return (
+        "usage: parvox COMMAND [ARGUMENTS]\n\n"
+        "Turn a big speaker-verification model into a small one that is nearly as good, and rely on it.\n\n"
+        "commands:\n" + "\n".join(lines) + "\n\nparvox COMMAND --help tells more; parvox --version prints the version."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments after the program's name; taken from the process by default.
+
+    Returns:
+        The exit code: 0, 2 for a problem with what was given, or what the command says.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"parvox {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    try:
+        if name not in COMMANDS:
+            raise ParvoxError(f"unknown command {name!r}: {nearest(name, COMMANDS)}")
+        return _run(name, rest)
+    except ParvoxError as error:
+        print(f"parvox: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("parvox: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left, as in `parvox … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(name: str, argv: list[str]) -> int:
+    extra = COMMANDS[name][1]
+    try:
+        module = importlib.import_module(f"parvox.cli.{name}")
+        code = module.main(argv)
+    except ModuleNotFoundError as error:
+        if extra and error.name and not error.name.startswith("parvox"):
+            raise MissingExtraError(f"parvox {name} ({error.name} is not installed)", extra) from error
+        raise
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

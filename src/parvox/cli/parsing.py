@@ -1,0 +1,151 @@
+"""From a typed function to a command: jsonargparse does the work, this keeps its errors to one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import shutil
+import typing
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import docstring_parser
+import jsonargparse
+
+from parvox.errors import ParvoxError, nearest
+
+
+class UsageError(ParvoxError):
+    """A command line that does not fit the command."""
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """jsonargparse's parser, with one-line errors that name the nearest valid option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise `UsageError` instead of printing usage and exiting."""
+        raise UsageError(f"{one_line(message, self.known_keys())} (see {self.prog} --help)") from ex
+
+    def known_keys(self) -> list[str]:
+        """Every option and recipe key, dotted."""
+        skip = {"help", "print_config"}
+        return [action.dest for action in self._actions if action.dest and action.dest not in skip]
+
+
+def one_line(message: str, known: list[str]) -> str:
+    """What jsonargparse says, on one line, in words of the trade, with the nearest valid key where one was wrong.
+
+    Args:
+        message: The library's message.
+        known: Every valid dotted key.
+    """
+    text = " ".join(message.split())
+    unknown = re.search(r"unrecognized arguments: (\S+)", text)
+    if unknown:
+        key = unknown[1].lstrip("-").split("=")[0]
+        if not unknown[1].startswith("-"):
+            return f"unexpected argument {unknown[1]!r}"
+        return f"unknown option {unknown[1]!r}: {_near(key, known)}"
+    group = re.search(r"(?:Group '([\w.]+)'|group '([\w.]+)') does not accept option '([\w.]+)'", text)
+    if group:
+        key = f"{group[1] or group[2]}.{group[3]}"
+        return f"unknown field {key!r}: {_near(key, known)}"
+    stray = re.search(r"(?:Key|key|option) [\"']([\w.]+)[\"'] is not expected", text) or re.search(
+        r"[Nn]o action for (?:destination )?key [\"']([\w.]+)[\"']", text
+    )
+    if stray:
+        return f"unknown field {stray[1]!r}: {_near(stray[1], known)}"
+    wrong = re.search(r"Parser key \"([\w.]+)\": ?(.*)", text)
+    if wrong:
+        return f"{wrong[1]}: {_plain_types(wrong[2])}"
+    return _plain_types(text)
+
+
+def _near(key: str, known: list[str]) -> str:
+    """The nearest of the keys that stand beside `key`, or of all where nothing stands beside it."""
+    section = key.rpartition(".")[0]
+    beside = [name for name in known if name.rpartition(".")[0] == section] or known
+    return nearest(key, beside)
+
+
+def _plain_types(text: str) -> str:
+    text = re.sub(r"<class '([\w.]+)'>", lambda match: match[1].rpartition(".")[2], text)
+    text = re.sub(r"Expected an? (\w)", r"expected \1", text)
+    return re.sub(r"Got value: (\S+)", r"got \1", text)
+
+
+def call(function: Callable[..., Any], argv: list[str], prog: str) -> Any:
+    """Run `function` with arguments taken from `argv`.
+
+    Required parameters become positional arguments, the others options; lists take one or more words, booleans that
+    default to False become flags, and a dataclass becomes a group of dotted options. The help text is the
+    function's Google-style docstring.
+
+    Args:
+        function: A typed function.
+        argv: Arguments after the command's name.
+        prog: How the command is called, for usage and errors.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        UsageError: the arguments do not fit the function.
+    """
+    parser = Parser(prog=prog, description=summary(function), formatter_class=HelpFormatter)
+    add_parameters(parser, function)
+    return function(**parser.instantiate(parse(parser, argv)).as_dict())
+
+
+def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
+    """Give `parser` an argument for each parameter of `function`."""
+    documented = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
+    helps = {param.arg_name: " ".join((param.description or "").split()) for param in documented.params}
+    types = typing.get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, default, help_text = types[name], parameter.default, helps.get(name, "")
+        items = _list_of(kind)
+        if dataclasses.is_dataclass(kind):
+            parser.add_class_arguments(kind, name)
+        elif default is parameter.empty:
+            nargs = {"nargs": "+"} if items else {}
+            parser.add_argument(name, type=items or kind, help=help_text, **nargs)
+        elif default is False:
+            parser.add_argument(f"--{name}", action="store_true", help=help_text)
+        elif items:
+            parser.add_argument(f"--{name}", type=items, nargs="+", default=default, help=help_text)
+        else:
+            parser.add_argument(f"--{name}", type=kind, default=default, help=help_text)
+
+
+def _list_of(kind: Any) -> Any:
+    """The item type of `list[T]` or `list[T] | None`, else None."""
+    for option in (kind, *typing.get_args(kind)):
+        if typing.get_origin(option) is list:
+            return typing.get_args(option)[0]
+    return None
+
+
+class HelpFormatter(jsonargparse.DefaultHelpFormatter):
+    """Wider than argparse's default, so that dotted names and their help share a line."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=min(110, shutil.get_terminal_size().columns))
+
+
+def parse(parser: Parser, argv: list[str]) -> jsonargparse.Namespace:
+    """Parse `argv`, turning every complaint into a `UsageError`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return parser.parse_args(argv)
+        except jsonargparse.ArgumentError as error:
+            parser.error(str(error), error)
+
+
+def summary(function: Callable[..., Any]) -> str:
+    """The docstring of `function` up to its sections."""
+    text = (inspect.getdoc(function) or "").partition("Args:")[0].partition("Raises:")[0].partition("Returns:")[0]
+    return text.strip()
