@@ -24,14 +24,24 @@ class UsageError(ParvoxError):
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser, with one-line errors that name the nearest valid option."""
 
+    def __init__(self, prog: str, description: str = "", **kwargs: Any) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+            exit_on_error=False,
+            **kwargs,
+        )
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `UsageError` instead of printing usage and exiting."""
         raise UsageError(f"{one_line(message, self.known_keys())} (see {self.prog} --help)") from ex
 
     def known_keys(self) -> list[str]:
         """Every option and recipe key, dotted."""
-        skip = {"help", "print_config"}
-        return [action.dest for action in self._actions if action.dest and action.dest not in skip]
+        names = [action.dest for action in self._actions if action.dest]
+        return [name for name in names if name != "help" and not name.startswith("print_")]
 
 
 def one_line(message: str, known: list[str]) -> str:
@@ -94,21 +104,24 @@ def call(function: Callable[..., Any], argv: list[str], prog: str) -> Any:
     Raises:
         UsageError: the arguments do not fit the function.
     """
-    parser = Parser(prog=prog, description=summary(function), formatter_class=HelpFormatter)
+    parser = Parser(prog=prog, description=summary(function))
     add_parameters(parser, function)
-    return function(**parser.instantiate(parse(parser, argv)).as_dict())
+    values = parse(parser, argv).as_dict()
+    for name, kind in typing.get_type_hints(function).items():
+        if dataclasses.is_dataclass(kind) and name in values:
+            values[name] = build_settings(kind, values[name])
+    return function(**values)
 
 
 def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
     """Give `parser` an argument for each parameter of `function`."""
-    documented = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
-    helps = {param.arg_name: " ".join((param.description or "").split()) for param in documented.params}
+    helps = _descriptions(function)
     types = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, default, help_text = types[name], parameter.default, helps.get(name, "")
         items = _list_of(kind)
         if dataclasses.is_dataclass(kind):
-            parser.add_class_arguments(kind, name)
+            add_settings(parser, kind, name)
         elif default is parameter.empty:
             nargs = {"nargs": "+"} if items else {}
             parser.add_argument(name, type=items or kind, help=help_text, **nargs)
@@ -118,6 +131,49 @@ def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
             parser.add_argument(f"--{name}", type=items, nargs="+", default=default, help=help_text)
         else:
             parser.add_argument(f"--{name}", type=kind, default=default, help=help_text)
+
+
+def add_settings(parser: Parser, settings: type, prefix: str, title: str | None = None) -> None:
+    """Give `parser` an option ``--PREFIX.FIELD`` for each field of a settings dataclass.
+
+    Args:
+        parser: Where to add.
+        settings: A dataclass whose fields have types, defaults and a docstring each.
+        prefix: Dotted path of the section in a recipe.
+        title: Heading in the help text; the first line of the dataclass's docstring by default.
+    """
+    helps = _descriptions(settings)
+    types = typing.get_type_hints(settings)
+    group = parser.add_argument_group(f"{prefix}: {title or (settings.__doc__ or '').strip().splitlines()[0]}")
+    for field in dataclasses.fields(settings):
+        default: Any = field.default
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        required = {"required": True} if default is dataclasses.MISSING else {"default": default}
+        group.add_argument(
+            f"--{prefix}.{field.name}", type=types[field.name], help=helps.get(field.name, ""), **required
+        )
+
+
+def build_settings(settings: type, values: dict[str, Any] | Any) -> Any:
+    """The settings dataclass filled with parsed values; lists become tuples where the field is one."""
+    values = values if isinstance(values, dict) else vars(values)
+    types = typing.get_type_hints(settings)
+    return settings(
+        **{
+            name: tuple(value) if isinstance(value, list) and "tuple" in str(types[name]) else value
+            for name, value in values.items()
+        }
+    )
+
+
+def _descriptions(documented: Any) -> dict[str, str]:
+    """Parameter or field descriptions from a docstring (Google style, or a string under each field)."""
+    if inspect.isclass(documented):
+        parsed = docstring_parser.parse_from_object(documented)
+    else:
+        parsed = docstring_parser.parse(inspect.getdoc(documented) or "", docstring_parser.DocstringStyle.GOOGLE)
+    return {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
 
 
 def _list_of(kind: Any) -> Any:

@@ -1,0 +1,56 @@
+"""Label-level distillation: the student follows the teacher's posteriors over speakers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from parvox.distillation.checks import expect_same_classes, positive_temperature, weight_not_negative
+from parvox.distillation.contract import METHODS, DistillationMethod, Side, View
+
+
+@METHODS.register("label", source="Hinton et al. 2015; for speakers Wang et al., ICASSP 2019")
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """Label-level distillation: Kullback-Leibler divergence of softened speaker posteriors."""
+
+    weight: float = 1.0
+    """Weight of the term."""
+    temperature: float = 4.0
+    """Softens both posteriors; the term is multiplied by its square, so that gradients keep their size."""
+    margin: bool = False
+    """Whether both logits carry the margin at the true speaker."""
+
+    def __post_init__(self) -> None:
+        weight_not_negative("label", self.weight)
+        positive_temperature("label", self.temperature)
+
+    def build(self, student: Side, teacher: Side) -> LabelDistillation:
+        """The method for this pair; their classifiers must know the same speakers."""
+        expect_same_classes("label", student, teacher)
+        return LabelDistillation(self)
+
+
+class LabelDistillation(DistillationMethod):
+    """T² KL(softmax(z_T / T) ‖ softmax(z_S / T)), the mean over the batch.
+
+    Args:
+        settings: Temperature and whether the logits carry the margin.
+    """
+
+    def __init__(self, settings: LabelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, student: View, teacher: View, progress: float) -> dict[str, Tensor]:
+        """The term `label_kl`."""
+        temperature, margin = self.settings.temperature, self.settings.margin
+        divergence = F.kl_div(
+            F.log_softmax(student.logits(margin).float() / temperature, dim=-1),
+            F.log_softmax(teacher.logits(margin).float() / temperature, dim=-1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return {"label_kl": temperature**2 * divergence}
