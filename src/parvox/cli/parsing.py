@@ -1,89 +1,14 @@
-"""From a typed function to a command: jsonargparse does the work, this keeps its errors to one line."""
+"""From a typed function to a command."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
-import shutil
 import typing
-import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-import docstring_parser
-import jsonargparse
-
-from parvox.errors import ParvoxError, nearest
-
-
-class UsageError(ParvoxError):
-    """A command line that does not fit the command."""
-
-
-class Parser(jsonargparse.ArgumentParser):
-    """jsonargparse's parser, with one-line errors that name the nearest valid option."""
-
-    def __init__(self, prog: str, description: str = "", **kwargs: Any) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            formatter_class=HelpFormatter,
-            allow_abbrev=False,
-            exit_on_error=False,
-            **kwargs,
-        )
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise `UsageError` instead of printing usage and exiting."""
-        raise UsageError(f"{one_line(message, self.known_keys())} (see {self.prog} --help)") from ex
-
-    def known_keys(self) -> list[str]:
-        """Every option and recipe key, dotted."""
-        names = [action.dest for action in self._actions if action.dest]
-        return [name for name in names if name != "help" and not name.startswith("print_")]
-
-
-def one_line(message: str, known: list[str]) -> str:
-    """What jsonargparse says, on one line, in words of the trade, with the nearest valid key where one was wrong.
-
-    Args:
-        message: The library's message.
-        known: Every valid dotted key.
-    """
-    text = " ".join(message.split())
-    unknown = re.search(r"unrecognized arguments: (\S+)", text)
-    if unknown:
-        key = unknown[1].lstrip("-").split("=")[0]
-        if not unknown[1].startswith("-"):
-            return f"unexpected argument {unknown[1]!r}"
-        return f"unknown option {unknown[1]!r}: {_near(key, known)}"
-    group = re.search(r"(?:Group '([\w.]+)'|group '([\w.]+)') does not accept option '([\w.]+)'", text)
-    if group:
-        key = f"{group[1] or group[2]}.{group[3]}"
-        return f"unknown field {key!r}: {_near(key, known)}"
-    stray = re.search(r"(?:Key|key|option) [\"']([\w.]+)[\"'] is not expected", text) or re.search(
-        r"[Nn]o action for (?:destination )?key [\"']([\w.]+)[\"']", text
-    )
-    if stray:
-        return f"unknown field {stray[1]!r}: {_near(stray[1], known)}"
-    wrong = re.search(r"Parser key \"([\w.]+)\": ?(.*)", text)
-    if wrong:
-        return f"{wrong[1]}: {_plain_types(wrong[2])}"
-    return _plain_types(text)
-
-
-def _near(key: str, known: list[str]) -> str:
-    """The nearest of the keys that stand beside `key`, or of all where nothing stands beside it."""
-    section = key.rpartition(".")[0]
-    beside = [name for name in known if name.rpartition(".")[0] == section] or known
-    return nearest(key, beside)
-
-
-def _plain_types(text: str) -> str:
-    text = re.sub(r"<class '([\w.]+)'>", lambda match: match[1].rpartition(".")[2], text)
-    text = re.sub(r"Expected an? (\w)", r"expected \1", text)
-    return re.sub(r"Got value: (\S+)", r"got \1", text)
+from parvox.settings import Parser, add_settings, build_settings, descriptions, parse
 
 
 def call(function: Callable[..., Any], argv: list[str], prog: str) -> Any:
@@ -115,7 +40,7 @@ def call(function: Callable[..., Any], argv: list[str], prog: str) -> Any:
 
 def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
     """Give `parser` an argument for each parameter of `function`."""
-    helps = _descriptions(function)
+    helps = descriptions(function)
     types = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, default, help_text = types[name], parameter.default, helps.get(name, "")
@@ -133,49 +58,6 @@ def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
             parser.add_argument(f"--{name}", type=kind, default=default, help=help_text)
 
 
-def add_settings(parser: Parser, settings: type, prefix: str, title: str | None = None) -> None:
-    """Give `parser` an option ``--PREFIX.FIELD`` for each field of a settings dataclass.
-
-    Args:
-        parser: Where to add.
-        settings: A dataclass whose fields have types, defaults and a docstring each.
-        prefix: Dotted path of the section in a recipe.
-        title: Heading in the help text; the first line of the dataclass's docstring by default.
-    """
-    helps = _descriptions(settings)
-    types = typing.get_type_hints(settings)
-    group = parser.add_argument_group(f"{prefix}: {title or (settings.__doc__ or '').strip().splitlines()[0]}")
-    for field in dataclasses.fields(settings):
-        default: Any = field.default
-        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        required = {"required": True} if default is dataclasses.MISSING else {"default": default}
-        group.add_argument(
-            f"--{prefix}.{field.name}", type=types[field.name], help=helps.get(field.name, ""), **required
-        )
-
-
-def build_settings(settings: type, values: dict[str, Any] | Any) -> Any:
-    """The settings dataclass filled with parsed values; lists become tuples where the field is one."""
-    values = values if isinstance(values, dict) else vars(values)
-    types = typing.get_type_hints(settings)
-    return settings(
-        **{
-            name: tuple(value) if isinstance(value, list) and "tuple" in str(types[name]) else value
-            for name, value in values.items()
-        }
-    )
-
-
-def _descriptions(documented: Any) -> dict[str, str]:
-    """Parameter or field descriptions from a docstring (Google style, or a string under each field)."""
-    if inspect.isclass(documented):
-        parsed = docstring_parser.parse_from_object(documented)
-    else:
-        parsed = docstring_parser.parse(inspect.getdoc(documented) or "", docstring_parser.DocstringStyle.GOOGLE)
-    return {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
-
-
 def _list_of(kind: Any) -> Any:
     """The item type of `list[T]` or `list[T] | None`, else None."""
     for option in (kind, *typing.get_args(kind)):
@@ -184,24 +66,12 @@ def _list_of(kind: Any) -> Any:
     return None
 
 
-class HelpFormatter(jsonargparse.DefaultHelpFormatter):
-    """Wider than argparse's default, so that dotted names and their help share a line."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34, width=min(110, shutil.get_terminal_size().columns))
-
-
-def parse(parser: Parser, argv: list[str]) -> jsonargparse.Namespace:
-    """Parse `argv`, turning every complaint into a `UsageError`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return parser.parse_args(argv)
-        except jsonargparse.ArgumentError as error:
-            parser.error(str(error), error)
-
-
 def summary(function: Callable[..., Any]) -> str:
     """The docstring of `function` up to its sections."""
-    text = (inspect.getdoc(function) or "").partition("Args:")[0].partition("Raises:")[0].partition("Returns:")[0]
+    text = (
+        (inspect.getdoc(function) or "")
+        .partition("Args:")[0]
+        .partition("Raises:")[0]
+        .partition("Returns:")[0]
+    )
     return text.strip()
