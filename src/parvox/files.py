@@ -22,7 +22,8 @@ def refuse_overwrite(path: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into an `OutputError` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -44,7 +45,7 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
-    with _as_output_error(path):
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it is a folder, a file name is expected")
@@ -52,7 +53,7 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         os.close(handle)
     temporary = Path(name)
     try:
-        with _as_output_error(path):
+        with output_errors(path):
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
@@ -75,11 +76,11 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
-    with _as_output_error(path):
+    with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
-        with _as_output_error(path):
+        with output_errors(path):
             yield temporary
             temporary.chmod(0o777 & ~_umask())
             old: Path | None = None

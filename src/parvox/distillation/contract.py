@@ -18,19 +18,21 @@ from parvox.models.speaker_model import SpeakerModel
 from parvox.registry import Registry
 
 
-@dataclass
 class View:
     """One model's result on one batch.
 
-    Attributes:
+    No dataclass on purpose: engines that cast or copy the inputs of a module would reach into one.
+
+    Args:
         output: What the model gave; embedding (batch, embedding_dim).
         classifier: The model's own speaker head.
         labels: (batch,) int64 true speakers.
     """
 
-    output: SpeakerOutput
-    classifier: SpeakerLoss
-    labels: Tensor
+    def __init__(self, output: SpeakerOutput, classifier: SpeakerLoss, labels: Tensor) -> None:
+        self.output = output
+        self.classifier = classifier
+        self.labels = labels
 
     @cached_property
     def free_logits(self) -> Tensor:

@@ -1,0 +1,289 @@
+"""Recipes: a YAML file, and overrides from the command line, become typed settings.
+
+A section that offers a choice (the model, its pooling, the loss, the distillation methods) is named first and
+decides which fields follow. Nothing in a recipe can execute code: names are looked up in registries, values are data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from parvox.data.settings import AugmentationSettings, DataSettings
+from parvox.distillation import METHODS
+from parvox.distillation.contract import MethodSettings
+from parvox.errors import RecipeError
+from parvox.losses import LOSSES
+from parvox.losses.margin import LossSettings
+from parvox.models import ENCODERS, POOLINGS, FbankSettings, ModelSettings
+from parvox.registry import Registry
+from parvox.settings import Parser, add_settings, build_settings, parse
+from parvox.training.settings import TrainingSettings
+
+DEFAULT_MODEL = "ecapa_tdnn"
+DEFAULT_LOSS = "aam_softmax"
+_TEACHER = "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
+    """The `distillation` section: a teacher and what is owed to it."""
+
+    teacher: str
+    """Run folder of the teacher."""
+    methods: dict[str, MethodSettings]
+    """Settings of each method, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a run is made from."""
+
+    corpus: str
+    """Folder of the prepared corpus."""
+    seed: int
+    """Decides initial weights, the order of utterances and every random draw."""
+    model: ModelSettings
+    loss: LossSettings
+    data: DataSettings
+    augmentation: AugmentationSettings
+    training: TrainingSettings
+    distillation: DistillationSettings | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain data, every default filled in, in the layout of a recipe file."""
+        model = {
+            "name": ENCODERS.name_of(self.model.encoder),
+            **_plain(self.model.encoder),
+            "pooling": {"name": POOLINGS.name_of(self.model.pooling), **_plain(self.model.pooling)},
+            "embedding_dim": self.model.embedding_dim,
+            "head": self.model.head,
+            "features": _plain(self.model.features),
+        }
+        sections: dict[str, Any] = {
+            "corpus": self.corpus,
+            "seed": self.seed,
+            "model": model,
+            "loss": {"name": LOSSES.name_of(self.loss), **_plain(self.loss)},
+        }
+        if self.distillation:
+            methods = {name: _plain(method) for name, method in self.distillation.methods.items()}
+            sections["distillation"] = {_TEACHER: self.distillation.teacher, **methods}
+        sections |= {
+            "data": _plain(self.data),
+            "augmentation": _plain(self.augmentation),
+            "training": _plain(self.training),
+        }
+        return sections
+
+    def to_yaml(self) -> str:
+        """The recipe as the text of a recipe file."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: The YAML file.
+        overrides: As on the command line: ``["--model.channels", "256"]``.
+
+    Raises:
+        RecipeError: the file is missing or not a recipe; a field is unknown or mistyped; parts do not go together.
+    """
+    parser, values = parse_recipe(path, overrides or [], prog="recipe")
+    return build_recipe(values)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The plain data in a YAML file.
+
+    Raises:
+        RecipeError: it is missing, unreadable, or holds no mapping.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe {path}: {error.strerror or error}; give the path of a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe {path} is not a text file; give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise RecipeError(f"recipe {path} holds no sections; expected a mapping with model:, loss:, training: …")
+    return data
+
+
+def parse_recipe(
+    path: Path | None, argv: list[str], prog: str, description: str = "", extend: Any = None
+) -> tuple[Parser, dict[str, Any]]:
+    """Parse a recipe file and overrides.
+
+    The file and the overrides are looked at first for the names they choose; the parser is then made of exactly the
+    fields that those names have, so that help and errors speak of nothing else.
+
+    Args:
+        path: Recipe file, or None for the defaults.
+        argv: Overrides, later ones win.
+        prog: How the command is called, for errors.
+        description: For ``--help``.
+        extend: Called with the parser, to add the command's own arguments.
+
+    Returns:
+        The parser, and the parsed values by section.
+    """
+    data = read_yaml(path) if path else {}
+    model = _section(data, "model")
+    encoder = ENCODERS[_chosen(argv, "model.name", model, DEFAULT_MODEL)]
+    default_pooling = getattr(encoder.settings, "default_pooling")  # noqa: B009
+    pooling = POOLINGS[_chosen(argv, "model.pooling.name", _section(model, "pooling", "model."), default_pooling)]
+    loss = LOSSES[_chosen(argv, "loss.name", _section(data, "loss"), DEFAULT_LOSS)]
+    methods = _methods(data, argv)
+
+    parser = Parser(prog=prog, description=description)
+    if extend:
+        extend(parser)
+    parser.add_argument("--corpus", type=str, default="", help="Folder of a prepared corpus (parvox prepare).")
+    parser.add_argument("--seed", type=int, default=1, help="Decides weights, order and every random draw.")
+    _add_choice(parser, ENCODERS, encoder.name, "model", encoder.settings)
+    parser.add_argument(
+        "--model.embedding_dim",
+        type=int,
+        default=encoder.settings.default_embedding_dim,  # type: ignore[attr-defined]
+        help="Size of the embedding.",
+    )
+    parser.add_argument(
+        "--model.head",
+        type=str,
+        default=encoder.settings.default_head,  # type: ignore[attr-defined]
+        help="From pooled vector to embedding: linear, bn_linear, linear_bn, bn_linear_bn or none.",
+    )
+    _add_choice(parser, POOLINGS, pooling.name, "model.pooling", pooling.settings)
+    add_settings(parser, FbankSettings, "model.features")
+    _add_choice(parser, LOSSES, loss.name, "loss", loss.settings)
+    if methods or "distillation" in data:
+        parser.add_argument("--distillation.teacher", type=str, default="", help="Run folder of the teacher.")
+    for name in methods:
+        add_settings(parser, METHODS[name].settings, f"distillation.{name}")
+    add_settings(parser, DataSettings, "data")
+    add_settings(parser, AugmentationSettings, "augmentation")
+    add_settings(parser, TrainingSettings, "training")
+    file_options = _as_options(data, parser, str(path))
+    return parser, parse(parser, file_options + argv).as_dict()
+
+
+def build_recipe(values: dict[str, Any]) -> Recipe:
+    """The typed recipe from parsed values.
+
+    Raises:
+        RecipeError: a value is out of range, or parts do not go together.
+    """
+    model = dict(values["model"])
+    pooling = dict(model.pop("pooling"))
+    encoder = ENCODERS[model.pop("name")]
+    embedding_dim, head, features = model.pop("embedding_dim"), model.pop("head"), model.pop("features")
+    loss = dict(values["loss"])
+    distillation = None
+    if values.get("distillation"):
+        methods = dict(values["distillation"])
+        distillation = DistillationSettings(
+            teacher=methods.pop(_TEACHER),
+            methods={name: build_settings(METHODS[name].settings, fields) for name, fields in methods.items()},
+        )
+    return Recipe(
+        corpus=values["corpus"],
+        seed=values["seed"],
+        model=ModelSettings(
+            encoder=build_settings(encoder.settings, model),
+            pooling=build_settings(POOLINGS[pooling.pop("name")].settings, pooling),
+            embedding_dim=embedding_dim,
+            head=head,
+            features=build_settings(FbankSettings, features),
+        ),
+        loss=build_settings(LOSSES[loss.pop("name")].settings, loss),
+        data=build_settings(DataSettings, values["data"]),
+        augmentation=build_settings(AugmentationSettings, values["augmentation"]),
+        training=build_settings(TrainingSettings, values["training"]),
+        distillation=distillation,
+    )
+
+
+def _section(data: dict[str, Any], name: str, prefix: str = "") -> dict[str, Any]:
+    section = data.get(name) or {}
+    if not isinstance(section, dict):
+        raise RecipeError(f"recipe field {prefix}{name}: {section!r} given; expected fields under it, such as name:")
+    return section
+
+
+def _chosen(argv: list[str], key: str, section: dict[str, Any], default: str) -> str:
+    """The name that `argv` or the recipe's section chooses."""
+    for position in reversed(range(len(argv))):
+        word = argv[position]
+        if word.startswith(f"--{key}="):
+            return word.partition("=")[2]
+        if word == f"--{key}" and position + 1 < len(argv):
+            return argv[position + 1]
+    return str(section.get("name", default))
+
+
+def _methods(data: dict[str, Any], argv: list[str]) -> list[str]:
+    """Names of the distillation methods that the recipe or the overrides mention, each known."""
+    names = [name for name in _section(data, "distillation") if name != _TEACHER]
+    for word in argv:
+        if word.startswith("--distillation."):
+            name = word.split(".")[1].partition("=")[0]
+            if name not in (*names, _TEACHER):
+                names.append(name)
+    return [METHODS[name].name for name in names]
+
+
+def _add_choice(parser: Parser, registry: Registry[Any], name: str, prefix: str, settings: type) -> None:
+    known = ", ".join(sorted(entry.name for entry in registry))
+    parser.add_argument(f"--{prefix}.name", type=str, default=name, help=f"One of: {known}.")
+    add_settings(parser, settings, prefix, title=f"{name}, {(settings.__doc__ or '').strip().splitlines()[0]}")
+
+
+def _as_options(data: dict[str, Any], parser: Parser, source: str) -> list[str]:
+    """A recipe file's data as command-line words, so that file and overrides meet the same checks."""
+    known = set(parser.known_keys())
+    options = []
+
+    def walk(section: dict[str, Any], prefix: str) -> None:
+        for key, value in section.items():
+            name = f"{prefix}{key}"
+            if name not in known and isinstance(value, dict):
+                walk(value, f"{name}.")
+            elif name not in known and value is None and any(k.startswith(f"{name}.") for k in known):
+                continue  # an empty section: all defaults
+            elif name not in known:
+                from parvox.settings import one_line
+
+                raise RecipeError(f"{source}: {one_line(f'Key {name!r} is not expected', sorted(known))}")
+            else:
+                options.append(f"--{name}={_word(value)}")
+
+    walk(data, "")
+    return options
+
+
+def _word(value: Any) -> str:
+    """A YAML value as jsonargparse reads it back from a command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True).replace("\n...", "").strip()
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as YAML-ready data."""
+    return {
+        field.name: list(value) if isinstance(value := getattr(settings, field.name), tuple) else value
+        for field in dataclasses.fields(settings)
+    }
