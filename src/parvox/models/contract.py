@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +57,7 @@ class Encoder(nn.Module):
     min_frames: int = 1
     accepts_tokens: bool = False
 
-    def forward(
-        self, features: Tensor, lengths: Tensor | None = None, tokens: Tensor | None = None
-    ) -> EncoderOutput:
+    def forward(self, features: Tensor, lengths: Tensor | None = None, tokens: Tensor | None = None) -> EncoderOutput:
         """Encode a batch.
 
         Args:
@@ -100,9 +98,9 @@ class Pooling(nn.Module):
 class EncoderSettings(Protocol):
     """Settings of an encoder, as a recipe fills them; the class attributes are what the recipe may leave out."""
 
-    default_pooling: str
-    default_embedding_dim: int
-    default_head: str
+    default_pooling: ClassVar[str]
+    default_embedding_dim: ClassVar[int]
+    default_head: ClassVar[str]
 
     def build(self, bins: int) -> Encoder:
         """The encoder for features of `bins` bins.

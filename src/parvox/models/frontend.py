@@ -48,8 +48,7 @@ class FbankSettings:
         high = self.high_hz if self.high_hz > 0 else nyquist + self.high_hz
         if self.bins < 1 or self.sample_rate_hz < 1000:
             raise RecipeError(
-                f"features: {self.bins} bins at {self.sample_rate_hz} Hz given; "
-                "expected at least 1 bin and 1000 Hz"
+                f"features: {self.bins} bins at {self.sample_rate_hz} Hz given; expected at least 1 bin and 1000 Hz"
             )
         if not 0 <= self.low_hz < high <= nyquist:
             raise RecipeError(
@@ -171,7 +170,8 @@ def _window(shape: str, length: int) -> np.ndarray:
         window: np.ndarray = 0.54 - 0.46 * np.cos(phase)
         return window
     hann: np.ndarray = 0.5 - 0.5 * np.cos(phase)
-    return hann**0.85 if shape == "povey" else hann
+    povey: np.ndarray = hann**0.85
+    return povey if shape == "povey" else hann
 
 
 def _mel_filters(settings: FbankSettings, fft_size: int) -> np.ndarray:
