@@ -1,0 +1,19 @@
+"""Speaker models: features, encoders, read-outs. Importing this registers every encoder and pooling."""
+
+from __future__ import annotations
+
+from parvox.models import depthwise_tdnn, ecapa_tdnn, pooling, resnet, xvector
+from parvox.models.registry import ENCODERS, POOLINGS
+from parvox.models.speaker_model import ModelSettings, SpeakerModel
+
+__all__ = [
+    "ENCODERS",
+    "POOLINGS",
+    "ModelSettings",
+    "SpeakerModel",
+    "depthwise_tdnn",
+    "ecapa_tdnn",
+    "pooling",
+    "resnet",
+    "xvector",
+]
