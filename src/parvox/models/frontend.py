@@ -187,7 +187,7 @@ def _mel_filters(settings: FbankSettings, fft_size: int) -> np.ndarray:
     bins = mel(np.arange(fft_size // 2) * settings.sample_rate_hz / fft_size)[:, None]
     rising = (bins - left) / (centre - left)
     falling = (right - bins) / (right - centre)
-    filters = np.clip(np.minimum(rising, falling), 0.0, None)
+    filters: np.ndarray = np.clip(np.minimum(rising, falling), 0.0, None)
     if not filters.any(axis=0).all():
         raise RecipeError(
             f"features: {settings.bins} mel bins given, but some hold no frequency of a {fft_size}-point transform; "

@@ -70,7 +70,7 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Gate `frames` (batch, channels, time) by their mean over valid frames."""
-        gate = self.excite(self.squeeze(masked_mean(frames, lengths)).relu()).sigmoid()
+        gate: Tensor = self.excite(self.squeeze(masked_mean(frames, lengths)).relu()).sigmoid()
         return frames * gate.unsqueeze(-1)
 
 
