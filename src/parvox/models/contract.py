@@ -18,7 +18,8 @@ class EncoderOutput:
             major; its `frame_bins` says how many bins that were.
         lengths: (batch,) int64, valid frames per row after the encoder's stride; None where all rows are full.
         tokens: (batch, tokens, channels), the final states of the tokens that went in; None without tokens.
-        attention_maps: By block name, (batch, heads, queries, keys); rows sum to 1 over valid keys.
+        attention_maps: By block name, (batch, heads, queries, keys); rows sum to 1 over valid keys. Empty unless
+            the encoder's `expose_attention` is set.
     """
 
     frames: Tensor
@@ -49,6 +50,8 @@ class Encoder(nn.Module):
         time_stride: Feature frames per output frame.
         min_frames: The fewest feature frames it accepts.
         accepts_tokens: Whether `forward` takes learnable tokens to prepend.
+        expose_attention: Set it to have `forward` give its attention maps; they cost memory, so nobody gets them
+            unasked. Encoders without attention ignore it.
     """
 
     frames_dim: int
@@ -56,6 +59,7 @@ class Encoder(nn.Module):
     time_stride: int = 1
     min_frames: int = 1
     accepts_tokens: bool = False
+    expose_attention: bool = False
 
     def forward(self, features: Tensor, lengths: Tensor | None = None, tokens: Tensor | None = None) -> EncoderOutput:
         """Encode a batch.
