@@ -30,9 +30,7 @@ def usage() -> str:
     return (
         "usage: parvox COMMAND [ARGUMENTS]\n\n"
         "Turn a big speaker-verification model into a small one that is nearly as good, and rely on it.\n\n"
-        "commands:\n"
-        + "\n".join(lines)
-        + "\n\nparvox COMMAND --help tells more; parvox --version prints the version."
+        "commands:\n" + "\n".join(lines) + "\n\nparvox COMMAND --help tells more; parvox --version prints the version."
     )
 
 

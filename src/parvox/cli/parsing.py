@@ -68,10 +68,5 @@ def _list_of(kind: Any) -> Any:
 
 def summary(function: Callable[..., Any]) -> str:
     """The docstring of `function` up to its sections."""
-    text = (
-        (inspect.getdoc(function) or "")
-        .partition("Args:")[0]
-        .partition("Raises:")[0]
-        .partition("Returns:")[0]
-    )
+    text = (inspect.getdoc(function) or "").partition("Args:")[0].partition("Raises:")[0].partition("Returns:")[0]
     return text.strip()

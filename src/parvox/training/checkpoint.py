@@ -41,7 +41,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state = json.loads((file.metadata() or {}).get("state", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path} is damaged or no safetensors file ({error}); restore it or train again") from error
+        raise ModelFileError(
+            f"{path} is damaged or no safetensors file ({error}); restore it or train again"
+        ) from error
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ decides which fields follow. Nothing in a recipe can execute code: names are loo
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from parvox.training.settings import TrainingSettings
 
 DEFAULT_MODEL = "ecapa_tdnn"
 DEFAULT_LOSS = "aam_softmax"
-_TEACHER = "teacher"
+_PAIR_FIELDS = ("teacher", "speaker_weight")  # of the distillation section; all else there names a method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,19 @@ class DistillationSettings:
     """Run folder of the teacher."""
     methods: dict[str, MethodSettings]
     """Settings of each method, by name."""
+    speaker_weight: float = 1.0
+    """Weight of the student's own speaker loss beside the methods' terms."""
+
+    def __post_init__(self) -> None:
+        if not self.teacher:
+            raise RecipeError("distillation.teacher: nothing given; expected the run folder of a trained teacher")
+        if not self.methods:
+            raise RecipeError(
+                f"distillation: no method given; name one or more of {', '.join(sorted(e.name for e in METHODS))}, "
+                "such as --distillation.label.weight 1"
+            )
+        if not self.speaker_weight >= 0:
+            raise RecipeError(f"distillation.speaker_weight: {self.speaker_weight} given; expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +86,8 @@ class Recipe:
         }
         if self.distillation:
             methods = {name: _plain(method) for name, method in self.distillation.methods.items()}
-            sections["distillation"] = {_TEACHER: self.distillation.teacher, **methods}
+            pair = {name: getattr(self.distillation, name) for name in _PAIR_FIELDS}
+            sections["distillation"] = {**pair, **methods}
         sections |= {
             "data": _plain(self.data),
             "augmentation": _plain(self.augmentation),
@@ -108,7 +123,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"cannot read recipe {path}: {error.strerror or error}; give the path of a YAML file") from error
+        raise RecipeError(
+            f"cannot read recipe {path}: {error.strerror or error}; give the path of a YAML file"
+        ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {path} is not a text file; give a YAML file") from error
     except yaml.YAMLError as error:
@@ -121,7 +138,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_recipe(
-    path: Path | None, argv: list[str], prog: str, description: str = "", extend: Any = None
+    path: Path | None,
+    argv: list[str],
+    prog: str,
+    description: str = "",
+    extend: Callable[[Parser], None] | None = None,
+    defaults: dict[str, Any] | None = None,
 ) -> tuple[Parser, dict[str, Any]]:
     """Parse a recipe file and overrides.
 
@@ -134,11 +156,12 @@ def parse_recipe(
         prog: How the command is called, for errors.
         description: For ``--help``.
         extend: Called with the parser, to add the command's own arguments.
+        defaults: Sections to offer even where neither file nor overrides name them.
 
     Returns:
         The parser, and the parsed values by section.
     """
-    data = read_yaml(path) if path else {}
+    data = {**(defaults or {}), **(read_yaml(path) if path else {})}
     model = _section(data, "model")
     encoder = ENCODERS[_chosen(argv, "model.name", model, DEFAULT_MODEL)]
     default_pooling = getattr(encoder.settings, "default_pooling")  # noqa: B009
@@ -169,6 +192,9 @@ def parse_recipe(
     _add_choice(parser, LOSSES, loss.name, "loss", loss.settings)
     if methods or "distillation" in data:
         parser.add_argument("--distillation.teacher", type=str, default="", help="Run folder of the teacher.")
+        parser.add_argument(
+            "--distillation.speaker_weight", type=float, default=1.0, help="Weight of the student's own speaker loss."
+        )
     for name in methods:
         add_settings(parser, METHODS[name].settings, f"distillation.{name}")
     add_settings(parser, DataSettings, "data")
@@ -193,7 +219,7 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
     if values.get("distillation"):
         methods = dict(values["distillation"])
         distillation = DistillationSettings(
-            teacher=methods.pop(_TEACHER),
+            **{name: methods.pop(name) for name in _PAIR_FIELDS},
             methods={name: build_settings(METHODS[name].settings, fields) for name, fields in methods.items()},
         )
     return Recipe(
@@ -234,11 +260,11 @@ def _chosen(argv: list[str], key: str, section: dict[str, Any], default: str) ->
 
 def _methods(data: dict[str, Any], argv: list[str]) -> list[str]:
     """Names of the distillation methods that the recipe or the overrides mention, each known."""
-    names = [name for name in _section(data, "distillation") if name != _TEACHER]
+    names = [name for name in _section(data, "distillation") if name not in _PAIR_FIELDS]
     for word in argv:
         if word.startswith("--distillation."):
             name = word.split(".")[1].partition("=")[0]
-            if name not in (*names, _TEACHER):
+            if name not in (*names, *_PAIR_FIELDS):
                 names.append(name)
     return [METHODS[name].name for name in names]
 

@@ -1,0 +1,58 @@
+"""What the commands that take a recipe share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from parvox.errors import RecipeError
+from parvox.settings import Parser
+
+
+def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) -> None:
+    """Train from a recipe and say what came out.
+
+    Args:
+        argv: A recipe file first, then options.
+        prog: How the command is called.
+        description: For ``--help``.
+        distil: Whether the recipe must have a distillation section (or must not).
+    """
+    from parvox.training.recipe import build_recipe, parse_recipe
+
+    path = Path(argv[0]) if argv and not argv[0].startswith("-") else None
+    options = argv[1:] if path else argv
+
+    def extend(parser: Parser) -> None:
+        parser.add_argument(
+            "--out", type=str, default="", help="Run folder to write; runs/NAME of the recipe by default."
+        )
+        parser.add_argument("--resume", action="store_true", help="Continue the run in --out where it stopped.")
+        parser.add_argument("--overwrite", action="store_true", help="Replace a run in --out.")
+        parser.add_argument("--json", action="store_true", help="Print the run's summary as JSON.")
+
+    defaults = {"distillation": None} if distil else {}
+    _, values = parse_recipe(path, options, prog, description, extend, defaults)
+    own: dict[str, Any] = {name: values.pop(name) for name in ("out", "resume", "overwrite", "json")}
+    if not values["corpus"]:
+        raise RecipeError("corpus: nothing given; expected the folder of a prepared corpus: --corpus FOLDER")
+    recipe = build_recipe(values)
+    if distil and recipe.distillation is None:
+        raise RecipeError("distillation: nothing given; expected --distillation.teacher RUN and a method's weight")
+    if not distil and recipe.distillation is not None:
+        raise RecipeError("the recipe has a distillation section; use parvox distill, or take the section out")
+    out = Path(own["out"] or Path("runs") / (path.stem if path else "default"))
+
+    from parvox.training.trainer import train
+
+    run = train(recipe, out, resume=own["resume"], overwrite=own["overwrite"])
+    if own["json"]:
+        print(json.dumps({"run": str(out), **run.summary}))
+        return
+    summary = run.summary
+    eer = summary["best_dev_eer"]
+    heard = "no dev trials" if eer is None else f"dev EER {100 * eer:.2f} %"
+    print(f"{out}: {summary['parameters'] / 1e6:.2f} M parameters, {heard}, {summary['seconds']:.0f} s")
+    print(f"next: parvox evaluate --help, parvox export {out} {out}.onnx", file=sys.stderr)

@@ -1,0 +1,56 @@
+"""How good the model is on the dev trials while it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from parvox.corpora.prepared import PreparedCorpus
+from parvox.data import iterate_utterances
+from parvox.evaluation.measures import eer, min_dcf
+from parvox.models import SpeakerModel
+
+
+@dataclass
+class DevScores:
+    """EER and normalised minDCF (p_target 0.01) of the dev trials."""
+
+    eer: float
+    min_dcf: float
+
+
+def score_dev(model: SpeakerModel, corpus: PreparedCorpus, fabric: Any) -> DevScores | None:
+    """Embed the dev utterances and score the dev trials by cosine.
+
+    Args:
+        model: The model in training; left in training mode.
+        corpus: Whose dev split to take.
+        fabric: The engine, for its device and precision.
+
+    Returns:
+        None where the dev split has no trials of both kinds.
+    """
+    trials = corpus.trials("dev")
+    targets = np.array([trial.target for trial in trials], dtype=bool)
+    if not targets.any() or targets.all():
+        return None
+    used = {trial.enrol for trial in trials} | {trial.test for trial in trials}
+    model.eval()
+    rows: list[np.ndarray] = []
+    ids: list[str] = []
+    with torch.inference_mode(), fabric.autocast():
+        for batch in iterate_utterances(corpus.cuts("dev").filter(lambda cut: cut.id in used)):
+            output = model(batch.waveforms.to(fabric.device), batch.lengths.to(fabric.device))
+            rows.append(torch.nn.functional.normalize(output.embedding.float(), dim=-1).cpu().numpy())
+            ids.extend(batch.ids)
+    model.train()
+    embeddings = np.concatenate(rows)
+    row = {utterance: index for index, utterance in enumerate(ids)}
+    enrol = embeddings[[row[trial.enrol] for trial in trials]]
+    test = embeddings[[row[trial.test] for trial in trials]]
+    scores = np.einsum("ij,ij->i", enrol, test)
+    target, nontarget = scores[targets], scores[~targets]
+    return DevScores(eer=float(eer(target, nontarget)), min_dcf=float(min_dcf(target, nontarget, p_target=0.01)))

@@ -1,0 +1,93 @@
+"""Where and how training runs: devices and precision, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from typing import Any
+
+import torch
+
+from parvox.errors import TrainingError
+from parvox.training.settings import TrainingSettings
+
+_FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def best_precision(accelerator: str) -> str:
+    """The precision that `auto` stands for: bf16 where the hardware is made for it, else fp32.
+
+    Args:
+        accelerator: "cpu", "cuda" or "mps".
+    """
+    if accelerator == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if accelerator == "cpu":
+        return "bf16" if cpu_multiplies_bf16() else "fp32"
+    return "fp32"
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether the processor has instructions that multiply bf16 (AMX, or AVX512-BF16); emulation would be slower."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def make_fabric(settings: TrainingSettings, loggers: Any = None) -> tuple[Any, str]:
+    """The engine of a run, and the precision it uses.
+
+    Returns:
+        A launched `lightning_fabric.Fabric`, and "fp32", "bf16" or "fp16".
+
+    Raises:
+        TrainingError: the accelerator or the number of devices is not there.
+    """
+    from lightning_fabric import Fabric
+
+    accelerator = settings.accelerator
+    if accelerator == "auto":
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        accelerator = "cuda" if cuda else "mps" if mps else "cpu"
+    precision = best_precision(accelerator) if settings.precision == "auto" else settings.precision
+    devices = settings.devices
+    if devices == "auto":
+        devices = torch.cuda.device_count() if accelerator == "cuda" else 1
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))  # torchrun decides
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=settings.nodes,
+                strategy="ddp" if accelerator == "cpu" and devices * settings.nodes > 1 else "auto",
+                precision=_FABRIC_PRECISION[precision],  # type: ignore[arg-type]
+                loggers=loggers,
+            )
+            fabric.launch()
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"cannot train on {devices} × {accelerator}: {' '.join(str(error).split())}; set training.accelerator "
+            "and training.devices to what this machine has"
+        ) from error
+    except Exception as error:  # Fabric's misconfiguration errors share no public base
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        raise TrainingError(f"cannot train on {devices} × {accelerator}: {' '.join(str(error).split())}") from error
+    return fabric, precision
+
+
+def hardware() -> str:
+    """The machine in a few words: processor or GPU, cores, torch version."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            names = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
+        processor = names[0] if names else processor
+    except OSError:
+        pass
+    text = f"{processor}, {os.cpu_count()} cores"
+    if torch.cuda.is_available():
+        text += f", {torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
+    return f"{text}, torch {torch.__version__}"

@@ -1,0 +1,86 @@
+"""What is trained: the student, its speaker head, and whatever its distillation methods add."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from parvox.distillation.contract import MethodSettings, Side, View
+from parvox.losses.margin import SpeakerLoss
+from parvox.models import SpeakerModel
+
+SPEAKER_TERM = "speaker"
+
+
+class TrainedModule(nn.Module):
+    """One module around everything with trained parameters, so that an engine replicates and saves it as a whole.
+
+    Args:
+        model: The student.
+        classifier: Its speaker head.
+        methods: Settings of the distillation methods, by name.
+        teacher: The teacher they look at; never a part of this module.
+        speaker_weight: Weight of the speaker loss beside the methods' terms.
+    """
+
+    def __init__(
+        self,
+        model: SpeakerModel,
+        classifier: SpeakerLoss,
+        methods: dict[str, MethodSettings] | None = None,
+        teacher: Side | None = None,
+        speaker_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.speaker_weight = speaker_weight
+        self.classifier = classifier
+        self.methods = nn.ModuleDict()
+        self.weights = {name: settings.weight for name, settings in (methods or {}).items()}
+        if teacher is not None:
+            side = Side(model, classifier)
+            self.methods.update({name: settings.build(side, teacher) for name, settings in (methods or {}).items()})
+
+    def forward(
+        self, features: Tensor, labels: Tensor, teacher: View | None = None, progress: float = 0.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch.
+
+        Args:
+            features: (batch, frames, bins).
+            labels: (batch,) int64.
+            teacher: The teacher's result on the same batch.
+            progress: Fraction of the training done.
+
+        Returns:
+            The weighted sum, and each term unweighted and detached, by name.
+        """
+        view = View(self.model.embed_features(features), self.classifier, labels)
+        speaker = nn.functional.cross_entropy(view.margin_logits.float(), labels)
+        total, terms = self.speaker_weight * speaker, {SPEAKER_TERM: speaker.detach()}
+        for name, method in self.methods.items():
+            for term, value in method(view, teacher, progress).items():
+                total = total + self.weights[name] * value
+                terms[term] = value.detach()
+        return total, terms
+
+    def added_parameters(self) -> int:
+        """Parameters that the distillation methods add for training; never shipped."""
+        return sum(parameter.numel() for parameter in self.methods.parameters())
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Trained parameters in two groups: matrices and filters decay, biases and normalisations do not."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(module: nn.Module, kind: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW or SGD with Nesterov momentum over the parameters of `module`."""
+    groups = parameter_groups(module, weight_decay)
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, lr=learning_rate)

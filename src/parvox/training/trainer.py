@@ -1,0 +1,367 @@
+"""The training loop: the same for a teacher, a student alone and a student with a teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from parvox import __version__
+from parvox.corpora.prepared import PreparedCorpus
+from parvox.data import Augmenter, Batch, Batches
+from parvox.errors import OutputError, TrainingError
+from parvox.files import atomic_file, output_errors, refuse_overwrite
+from parvox.models import SpeakerModel, count_parameters
+from parvox.training import run as names
+from parvox.training.checkpoint import load_tensors, optimizer_tensors, restore_optimizer, save_tensors
+from parvox.training.dev import DevScores, score_dev
+from parvox.training.engine import hardware, make_fabric
+from parvox.training.log import RunLog
+from parvox.training.module import SPEAKER_TERM, TrainedModule, make_optimizer
+from parvox.training.recipe import Recipe
+from parvox.training.run import Run, clear_run, load_run
+from parvox.training.schedule import learning_rate
+from parvox.training.teacher import Teacher
+
+_READ_LOSS_EVERY = 10  # steps; reading a value back makes an accelerator wait
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that resuming needs beside the tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_eer: float = math.inf
+    best_step: int = -1
+    worse_evaluations: int = 0
+    stopped_early: bool = False
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = False) -> Run:
+    """Train a speaker model, alone or, where the recipe has a distillation section, with a teacher.
+
+    Args:
+        recipe: What to do.
+        out: Run folder to write.
+        resume: Continue what an earlier call left in `out`; the result is that of a run never interrupted.
+        overwrite: Replace a run that is there.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        CorpusError: the prepared corpus is missing or damaged.
+        RecipeError: the parts of the recipe do not go together.
+        TrainingError: training cannot start, or diverged.
+        OutputError: `out` holds something already, or cannot be written.
+    """
+    out = Path(out)
+    if resume and (out / names.SUMMARY).is_file():
+        _expect_same_recipe(recipe, out)
+        return load_run(out)
+    if not resume:
+        refuse_overwrite(out, overwrite)
+    trainer = Trainer(recipe)
+    trainer.fit(out, resume=resume)
+    return load_run(out)
+
+
+class Trainer:
+    """One run: built and checked before anything is written, then fitted.
+
+    Args:
+        recipe: What to do.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.settings = recipe.training
+        self.corpus = PreparedCorpus.load(Path(recipe.corpus))
+        self.fabric, self.precision = make_fabric(self.settings)
+        self.batches = Batches(
+            self.corpus,
+            recipe.data,
+            recipe.augmentation,
+            seed=recipe.seed,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+        )
+        self.augmenter = Augmenter(recipe.augmentation)
+        torch.manual_seed(recipe.seed)
+        model = SpeakerModel(recipe.model)
+        _expect_crop(recipe, model)
+        classifier = recipe.loss.build(recipe.model.embedding_dim, self.batches.classes)
+        distillation = recipe.distillation
+        self.teacher = Teacher.load(Path(distillation.teacher), self.fabric.device) if distillation else None
+        if self.teacher:
+            _expect_same_speakers(self.teacher.run, self.batches.speakers)
+        self.module = TrainedModule(
+            model,
+            classifier,
+            distillation.methods if distillation else None,
+            self.teacher.side if self.teacher else None,
+            distillation.speaker_weight if distillation else 1.0,
+        )
+        settings = self.settings
+        self.optimizer = make_optimizer(self.module, settings.optimizer, settings.learning_rate, settings.weight_decay)
+        self.wrapped, self.wrapped_optimizer = self.fabric.setup(self.module, self.optimizer)
+        self.steps_per_epoch = self.batches.batches_per_epoch // settings.accumulate
+        if self.steps_per_epoch < 1:
+            raise TrainingError(
+                f"an epoch has {self.batches.batches_per_epoch} batches of {recipe.data.batch_size} per process, fewer "
+                f"than training.accumulate ({settings.accumulate}); lower data.batch_size or accumulate"
+            )
+        self.total_steps = self.steps_per_epoch * settings.epochs
+        self.progress = Progress()
+        self._last_checkpoint = time.monotonic()
+
+    @property
+    def model(self) -> SpeakerModel:
+        """The model in training."""
+        return self.module.model
+
+    def fit(self, out: Path, *, resume: bool = False) -> None:
+        """Train to the end and write the run folder.
+
+        Args:
+            out: Run folder.
+            resume: Continue from its checkpoint, if there is one.
+        """
+        if self.fabric.is_global_zero:
+            self._open(out, resume)
+        self.fabric.barrier()
+        if resume and (out / names.CHECKPOINT).is_file():
+            self._restore(out / names.CHECKPOINT)
+        log = RunLog(out, self.progress.rows) if self.fabric.is_global_zero else None
+        started = time.monotonic() - self.progress.seconds
+        bar = tqdm(
+            total=self.total_steps,
+            initial=self.progress.step,
+            desc=out.name,
+            unit="step",
+            dynamic_ncols=True,
+            leave=False,
+            disable=not (sys.stderr.isatty() and self.fabric.is_global_zero),
+        )
+        while self.progress.step < self.total_steps and not self.progress.stopped_early:
+            epoch = self.progress.step // self.steps_per_epoch
+            self._epoch(epoch, out, bar, started)
+            self._end_epoch(epoch, out, log, started)
+        bar.close()
+        if log is not None:
+            log.close()
+            self._close(out)
+        self.fabric.barrier()
+
+    def _epoch(self, epoch: int, out: Path, bar: Any, started: float) -> None:
+        settings, progress = self.settings, self.progress
+        first = progress.step - epoch * self.steps_per_epoch
+        sums = {name: torch.tensor(value, device=self.fabric.device) for name, value in progress.epoch_sums.items()}
+        stream = iter(self.batches.epoch(epoch, start_batch=first * settings.accumulate))
+        waited = 0.0
+        for in_epoch in range(first, self.steps_per_epoch):
+            step = progress.step
+            # A generator seeded by step makes dropout and sampled tokens resumable without saving its state.
+            torch.manual_seed(_step_seed(self.recipe.seed, step, self.fabric.global_rank))
+            fraction = step / self.total_steps
+            self.module.classifier.set_progress(fraction)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step, self.total_steps)
+            for part in range(settings.accumulate):
+                before = time.monotonic()
+                batch = next(stream)
+                waited += time.monotonic() - before
+                with self.fabric.no_backward_sync(self.wrapped, enabled=part < settings.accumulate - 1):
+                    loss, terms = self._loss(batch, fraction)
+                    self.fabric.backward(loss / settings.accumulate)
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0.0) + value.float() / settings.accumulate
+            if settings.clip_norm:
+                self.fabric.clip_gradients(
+                    self.wrapped, self.wrapped_optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
+                )
+            self.wrapped_optimizer.step()
+            self.wrapped_optimizer.zero_grad()
+            progress.step += 1
+            bar.update()
+            if progress.step % _READ_LOSS_EVERY == 0 or in_epoch == self.steps_per_epoch - 1:
+                progress.epoch_sums = {name: float(value) for name, value in sums.items()}
+                self._expect_finite(progress.epoch_sums)
+                average = progress.epoch_sums[SPEAKER_TERM] / (in_epoch + 1)
+                bar.set_postfix(epoch=epoch + 1, loss=f"{average:.3f}", refresh=False)
+                if in_epoch < self.steps_per_epoch - 1 and self._checkpoint_due():
+                    self._checkpoint(out, started)
+        progress.epoch_sums["load_s"] = waited
+
+    def _loss(self, batch: Batch, fraction: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        batch = batch.to(self.fabric.device)
+        with torch.no_grad():
+            waveforms = self.augmenter.augment_waveforms(batch)
+            features, _ = self.model.extract_features(waveforms)
+            features = self.augmenter.augment_features(features, batch)
+            view = None
+            if self.teacher:
+                theirs = features
+                if self.teacher.model.settings.features != self.model.settings.features:
+                    theirs, _ = self.teacher.model.extract_features(waveforms)
+                with self.fabric.autocast():
+                    view = self.teacher.view(theirs, batch.labels)
+        loss, terms = self.wrapped(features, batch.labels, view, fraction)
+        return loss, terms
+
+    def _end_epoch(self, epoch: int, out: Path, log: RunLog | None, started: float) -> None:
+        progress, settings = self.progress, self.settings
+        waited = progress.epoch_sums.pop("load_s")
+        row: dict[str, Any] = {"epoch": epoch + 1, "step": progress.step}
+        row |= {f"loss/{name}": value / self.steps_per_epoch for name, value in progress.epoch_sums.items()}
+        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "load_s": waited}
+        last = progress.step >= self.total_steps
+        if (epoch + 1) % settings.evaluate_every == 0 or last:
+            scores = self._score_dev()
+            if scores is not None:
+                row |= {"dev/eer": scores.eer, "dev/min_dcf": scores.min_dcf}
+                if scores.eer < progress.best_eer:
+                    progress.best_eer, progress.best_step, progress.worse_evaluations = scores.eer, progress.step, 0
+                    self._save_weights(out)
+                else:
+                    progress.worse_evaluations += 1
+                    progress.stopped_early = 0 < settings.patience <= progress.worse_evaluations
+        if progress.best_step < 0 and last:
+            self._save_weights(out)
+        progress.epoch_sums = {}
+        progress.seconds = time.monotonic() - started
+        row["seconds"] = progress.seconds
+        if log is not None:
+            log.epoch(row)
+        self._checkpoint(out, started)
+
+    def _score_dev(self) -> DevScores | None:
+        """Scores of the dev trials, computed by the first process and known to all; None without dev trials."""
+        scores = None
+        if self.fabric.is_global_zero:
+            scores = score_dev(self.model, self.corpus, self.fabric)
+        shared: DevScores | None = self.fabric.broadcast(scores)
+        return shared
+
+    def _expect_finite(self, sums: dict[str, float]) -> None:
+        bad = [name for name, value in sums.items() if not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"the {bad[0]} loss is no longer finite at step {self.progress.step}; lower training.learning_rate, "
+                "or set training.precision to fp32"
+            )
+
+    def _open(self, out: Path, resume: bool) -> None:
+        if resume and (out / names.RECIPE).is_file():
+            _expect_same_recipe(self.recipe, out)
+            return
+        clear_run(out)
+        with output_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+        speakers = {"speakers": self.batches.speakers, "classes": self.batches.classes}
+        _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
+        _write_text(out / names.RECIPE, self.recipe.to_yaml())
+
+    def _save_weights(self, out: Path) -> None:
+        if self.fabric.is_global_zero:
+            save_tensors(out / names.MODEL, self.model.state_dict())
+            save_tensors(out / names.CLASSIFIER, self.module.classifier.state_dict())
+
+    def _checkpoint_due(self) -> bool:
+        due = time.monotonic() - self._last_checkpoint > 60 * self.settings.checkpoint_minutes
+        return bool(self.fabric.broadcast(due)) if self.fabric.world_size > 1 else due
+
+    def _checkpoint(self, out: Path, started: float) -> None:
+        self._last_checkpoint = time.monotonic()
+        if not self.fabric.is_global_zero:
+            return
+        self.progress.seconds = time.monotonic() - started
+        tensors = {f"module/{name}": tensor for name, tensor in self.module.state_dict().items()}
+        tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+        scaler = self.fabric.strategy.precision.state_dict()
+        save_tensors(out / names.CHECKPOINT, tensors, {"progress": dataclasses.asdict(self.progress), "scaler": scaler})
+
+    def _restore(self, path: Path) -> None:
+        tensors, state = load_tensors(path)
+        self.progress = Progress(**state["progress"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.module.load_state_dict(
+            {name.removeprefix("module/"): tensor for name, tensor in tensors.items() if name.startswith("module/")}
+        )
+        restore_optimizer(
+            self.optimizer,
+            {name.removeprefix("optimizer/"): t for name, t in tensors.items() if name.startswith("optimizer/")},
+        )
+
+    def _close(self, out: Path) -> None:
+        progress = self.progress
+        utterances = progress.step * self.settings.accumulate * self.recipe.data.batch_size * self.fabric.world_size
+        summary = {
+            "parameters": count_parameters(self.model),
+            "parameters_added_for_training": self.module.added_parameters(),
+            "classes": self.batches.classes,
+            "best_dev_eer": progress.best_eer if progress.best_step >= 0 else None,
+            "best_step": progress.best_step if progress.best_step >= 0 else progress.step,
+            "steps": progress.step,
+            "epochs": progress.step // self.steps_per_epoch,
+            "stopped_early": progress.stopped_early,
+            "seconds": round(progress.seconds, 1),
+            "utterances_per_s": round(utterances / max(progress.seconds, 1e-9), 1),
+            "precision": self.precision,
+            "processes": self.fabric.world_size,
+            "hardware": hardware(),
+            "corpus": self.corpus.info.name,
+            "corpus_fingerprint": self.corpus.info.fingerprint,
+            "synthetic": self.corpus.info.synthetic,
+            "parvox_version": __version__,
+        }
+        _write_text(out / names.SUMMARY, json.dumps(summary, indent=1))
+        with output_errors(out):
+            (out / names.CHECKPOINT).unlink(missing_ok=True)
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # torch takes 63 bits
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _expect_same_recipe(recipe: Recipe, out: Path) -> None:
+    if (out / names.RECIPE).read_text(encoding="utf-8") != recipe.to_yaml():
+        raise OutputError(
+            f"{out} was begun with another recipe than the one given, so it cannot be resumed; give the same one "
+            f"({out / names.RECIPE}), or another folder"
+        )
+
+
+def _expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
+    shortest_s = model.min_samples / recipe.model.features.sample_rate_hz
+    if recipe.data.crop_s < shortest_s:
+        raise TrainingError(
+            f"data.crop_s: {recipe.data.crop_s} s given; this model needs {shortest_s:.3f} s or more to see one frame"
+        )
+
+
+def _expect_same_speakers(teacher: Run, speakers: list[str]) -> None:
+    if teacher.speakers != speakers:
+        both = len(set(teacher.speakers) & set(speakers))
+        raise TrainingError(
+            f"the teacher {teacher.folder} knows {len(teacher.speakers)} speakers and the corpus has {len(speakers)}, "
+            f"{both} of them in common; label-level methods expect the teacher's own corpus: {teacher.recipe.corpus}"
+        )
