@@ -27,14 +27,14 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
 
     def extend(parser: Parser) -> None:
         parser.add_argument(
-            "--out", type=str, default="", help="Run folder to write; runs/NAME of the recipe by default."
+            "--out", type=str, default="", help="Run folder to write; by default runs/RECIPE."
         )
         parser.add_argument("--resume", action="store_true", help="Continue the run in --out where it stopped.")
         parser.add_argument("--overwrite", action="store_true", help="Replace a run in --out.")
         parser.add_argument("--json", action="store_true", help="Print the run's summary as JSON.")
 
     defaults = {"distillation": None} if distil else {}
-    _, values = parse_recipe(path, options, prog, description, extend, defaults)
+    values = parse_recipe(path, options, prog, description, extend, defaults)
     own: dict[str, Any] = {name: values.pop(name) for name in ("out", "resume", "overwrite", "json")}
     if not values["corpus"]:
         raise RecipeError("corpus: nothing given; expected the folder of a prepared corpus: --corpus FOLDER")

@@ -110,8 +110,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     Raises:
         RecipeError: the file is missing or not a recipe; a field is unknown or mistyped; parts do not go together.
     """
-    parser, values = parse_recipe(path, overrides or [], prog="recipe")
-    return build_recipe(values)
+    return build_recipe(parse_recipe(path, overrides or [], prog="recipe"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -144,7 +143,7 @@ def parse_recipe(
     description: str = "",
     extend: Callable[[Parser], None] | None = None,
     defaults: dict[str, Any] | None = None,
-) -> tuple[Parser, dict[str, Any]]:
+) -> dict[str, Any]:
     """Parse a recipe file and overrides.
 
     The file and the overrides are looked at first for the names they choose; the parser is then made of exactly the
@@ -159,7 +158,7 @@ def parse_recipe(
         defaults: Sections to offer even where neither file nor overrides name them.
 
     Returns:
-        The parser, and the parsed values by section.
+        The parsed values by section.
     """
     data = {**(defaults or {}), **(read_yaml(path) if path else {})}
     model = _section(data, "model")
@@ -201,7 +200,7 @@ def parse_recipe(
     add_settings(parser, AugmentationSettings, "augmentation")
     add_settings(parser, TrainingSettings, "training")
     file_options = _as_options(data, parser, str(path))
-    return parser, parse(parser, file_options + argv).as_dict()
+    return parse(parser, file_options + argv).as_dict()
 
 
 def build_recipe(values: dict[str, Any]) -> Recipe:
