@@ -111,12 +111,14 @@ def add_settings(parser: Parser, settings: type, prefix: str, title: str | None 
     )
     for field in dataclasses.fields(settings):
         default: Any = field.default
-        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        required = {"required": True} if default is dataclasses.MISSING else {"default": default}
-        group.add_argument(
-            f"--{prefix}.{field.name}", type=types[field.name], help=helps.get(field.name, ""), **required
-        )
+        factory: Any = field.default_factory
+        if default is dataclasses.MISSING and factory is not dataclasses.MISSING:
+            default = factory()
+        name, kind, text = f"--{prefix}.{field.name}", types[field.name], helps.get(field.name, "")
+        if default is dataclasses.MISSING:
+            group.add_argument(name, type=kind, help=text, required=True)
+        else:
+            group.add_argument(name, type=kind, help=text, default=default)
 
 
 def build_settings(settings: type, values: dict[str, Any] | Any) -> Any:
@@ -132,14 +134,17 @@ def build_settings(settings: type, values: dict[str, Any] | Any) -> Any:
 
 
 def descriptions(documented: Any) -> dict[str, str]:
-    """Parameter or field descriptions from a docstring (Google style, or a string under each field)."""
+    """Parameter or field descriptions from a docstring (Google style, or a string under each field).
+
+    A dataclass brings those of the dataclasses it inherits from.
+    """
     if inspect.isclass(documented):
-        parsed = docstring_parser.parse_from_object(documented)
+        family = [kind for kind in reversed(documented.__mro__) if dataclasses.is_dataclass(kind)] or [documented]
+        params = [param for kind in family for param in docstring_parser.parse_from_object(kind).params]
     else:
-        parsed = docstring_parser.parse(
-            inspect.getdoc(documented) or "", docstring_parser.DocstringStyle.GOOGLE
-        )
-    return {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
+        google = docstring_parser.DocstringStyle.GOOGLE
+        params = docstring_parser.parse(inspect.getdoc(documented) or "", google).params
+    return {param.arg_name: " ".join((param.description or "").split()) for param in params}
 
 
 class HelpFormatter(jsonargparse.DefaultHelpFormatter):

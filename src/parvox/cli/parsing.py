@@ -33,7 +33,7 @@ def call(function: Callable[..., Any], argv: list[str], prog: str) -> Any:
     add_parameters(parser, function)
     values = parse(parser, argv).as_dict()
     for name, kind in typing.get_type_hints(function).items():
-        if dataclasses.is_dataclass(kind) and name in values:
+        if _is_settings(kind) and name in values:
             values[name] = build_settings(kind, values[name])
     return function(**values)
 
@@ -45,17 +45,22 @@ def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
     for name, parameter in inspect.signature(function).parameters.items():
         kind, default, help_text = types[name], parameter.default, helps.get(name, "")
         items = _list_of(kind)
-        if dataclasses.is_dataclass(kind):
+        if _is_settings(kind):
             add_settings(parser, kind, name)
+        elif default is parameter.empty and items:
+            parser.add_argument(name, type=items, help=help_text, nargs="+")
         elif default is parameter.empty:
-            nargs = {"nargs": "+"} if items else {}
-            parser.add_argument(name, type=items or kind, help=help_text, **nargs)
+            parser.add_argument(name, type=kind, help=help_text)
         elif default is False:
             parser.add_argument(f"--{name}", action="store_true", help=help_text)
         elif items:
             parser.add_argument(f"--{name}", type=items, nargs="+", default=default, help=help_text)
         else:
             parser.add_argument(f"--{name}", type=kind, default=default, help=help_text)
+
+
+def _is_settings(kind: Any) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def _list_of(kind: Any) -> Any:

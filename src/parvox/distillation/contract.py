@@ -78,7 +78,10 @@ class DistillationMethod(nn.Module):
 class MethodSettings(Protocol):
     """Settings of a method, as a recipe fills them."""
 
-    weight: float
+    @property
+    def weight(self) -> float:
+        """Weight of the method's terms in the sum."""
+        ...
 
     def build(self, student: Side, teacher: Side) -> DistillationMethod:
         """The method for this pair.
