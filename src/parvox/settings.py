@@ -139,7 +139,8 @@ def descriptions(documented: Any) -> dict[str, str]:
     A dataclass brings those of the dataclasses it inherits from.
     """
     if inspect.isclass(documented):
-        family = [kind for kind in reversed(documented.__mro__) if dataclasses.is_dataclass(kind)] or [documented]
+        line = list(reversed(documented.__mro__))
+        family: list[type] = [kind for kind in line if dataclasses.is_dataclass(kind)] or [documented]
         params = [param for kind in family for param in docstring_parser.parse_from_object(kind).params]
     else:
         google = docstring_parser.DocstringStyle.GOOGLE
