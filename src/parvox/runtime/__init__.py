@@ -1,0 +1,1 @@
+"""Model file in, embeddings and decisions out; nothing here imports torch."""

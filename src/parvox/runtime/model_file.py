@@ -1,0 +1,358 @@
+"""The model file: one ONNX file that carries its own contract and checksum, read without the onnx package.
+
+The checksum finds damage, not malice: whoever can change the file can seal it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from parvox.errors import ModelFileError
+
+FORMAT = 1
+CONTRACT_KEY = "parvox_contract"
+CHECKSUM_KEY = "parvox_sha256"
+UNSEALED = "0" * 64
+"""What stands in place of the checksum while the checksum is computed."""
+
+Precision = Literal["fp32", "int8"]
+
+_METADATA_FIELD = 14  # ModelProto.metadata_props, onnx.proto
+_LIKELY_ONNX = (b"\x08", b"\x12", b"\x3a")  # ir_version, producer_name or graph come first
+_EXPECTED = "a model file written by parvox export is expected"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A decision threshold and what it was measured on.
+
+    Attributes:
+        threshold: Scores at or above it are accepted.
+        false_accept_rate: Share of non-target trials accepted, 0 to 1.
+        false_reject_rate: Share of target trials rejected, 0 to 1.
+        target_trials: How many target trials these rates rest on.
+        nontarget_trials: How many non-target trials these rates rest on.
+        source: The trials, in words.
+    """
+
+    threshold: float
+    false_accept_rate: float
+    false_reject_rate: float
+    target_trials: int
+    nontarget_trials: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Golden:
+    """An embedding that the model must give for a known signal.
+
+    Attributes:
+        signal: Name of the signal, for `parvox.runtime.golden.golden_signal`.
+        embedding: (embedding_dim,), what the exporting machine got.
+        max_cosine_distance: How far another machine's may be from it.
+    """
+
+    signal: str
+    embedding: tuple[float, ...] = dataclasses.field(repr=False)
+    max_cosine_distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelContract:
+    """What a model file says of itself; see docs/architecture.md.
+
+    Attributes:
+        name: The model's name.
+        precision: "fp32" or "int8".
+        sample_rate_hz: The rate it listens at.
+        min_samples: The fewest samples it accepts.
+        embedding_dim: Size of its embeddings.
+        features: The front end's settings.
+        parameters: Weights shipped.
+        macs_1s: Multiply-accumulates for one second of speech.
+        mean: (embedding_dim,) to subtract before scoring, or None.
+        thresholds: Operating points by name.
+        default_threshold: The operating point used unless another is named; None without any.
+        golden: The check made at load.
+        fingerprint: SHA-256 of the fp32 weights; embeddings of equal fingerprints may be compared.
+        synthetic: Whether it was trained on synthetic voices.
+        licence: Licence of the weights.
+        recipe: The recipe that made it, YAML.
+        parvox_version: The Parvox that exported it.
+        format: Version of this contract.
+    """
+
+    name: str
+    precision: Precision
+    sample_rate_hz: int
+    min_samples: int
+    embedding_dim: int
+    features: dict[str, Any]
+    parameters: int
+    macs_1s: int
+    mean: tuple[float, ...] | None = dataclasses.field(repr=False)
+    thresholds: dict[str, OperatingPoint]
+    default_threshold: str | None
+    golden: Golden
+    fingerprint: str
+    synthetic: bool
+    licence: str
+    recipe: str = dataclasses.field(repr=False)
+    parvox_version: str
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        for what, value, least in (
+            ("sample_rate_hz", self.sample_rate_hz, 1000),
+            ("min_samples", self.min_samples, 1),
+            ("embedding_dim", self.embedding_dim, 1),
+            ("parameters", self.parameters, 0),
+            ("macs_1s", self.macs_1s, 0),
+        ):
+            if value < least:
+                raise ModelFileError(f"contract: {what} {value} given; {least} or more is expected")
+        if self.precision not in get_args(Precision):
+            raise ModelFileError(f"contract: precision {self.precision!r} given; 'fp32' or 'int8' is expected")
+        for what, vector in (("mean", self.mean), ("golden.embedding", self.golden.embedding)):
+            if vector is not None and len(vector) != self.embedding_dim:
+                raise ModelFileError(
+                    f"contract: {what} of {len(vector)} numbers given; {self.embedding_dim} are expected"
+                )
+        if self.default_threshold is not None and self.default_threshold not in self.thresholds:
+            known = ", ".join(self.thresholds) or "none"
+            raise ModelFileError(
+                f"contract: default_threshold {self.default_threshold!r} given; known operating points: {known}"
+            )
+
+    def to_json(self) -> str:
+        """The contract as it stands in a model file's metadata."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False, ensure_ascii=True, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelContract:
+        """Read and check a contract.
+
+        Args:
+            text: What `to_json` gave. Keys it does not know are left alone.
+
+        Raises:
+            ModelFileError: it is not JSON, of another format, or a field is missing or of another type.
+        """
+        try:
+            values = json.loads(text, parse_int=_whole)
+        except (ValueError, RecursionError):
+            raise ModelFileError("contract: not JSON; export the model again") from None
+        if not isinstance(values, dict):
+            raise ModelFileError("contract: a JSON object is expected; export the model again")
+        if values.get("format") != FORMAT:
+            raise ModelFileError(
+                f"contract: format {values.get('format')!r} given, this Parvox reads format {FORMAT}: "
+                "export the model again, or install the Parvox that wrote it"
+            )
+        golden = _field(values, "golden", dict)
+        thresholds = _field(values, "thresholds", dict)
+        return cls(
+            name=_field(values, "name", str),
+            precision=_field(values, "precision", str),
+            sample_rate_hz=_field(values, "sample_rate_hz", int),
+            min_samples=_field(values, "min_samples", int),
+            embedding_dim=_field(values, "embedding_dim", int),
+            features=_field(values, "features", dict),
+            parameters=_field(values, "parameters", int),
+            macs_1s=_field(values, "macs_1s", int),
+            mean=None if values.get("mean", 0) is None else _vector(values, "mean"),
+            thresholds={key: _operating_point(thresholds, key) for key in thresholds},
+            default_threshold=(
+                None if values.get("default_threshold", 0) is None else _field(values, "default_threshold", str)
+            ),
+            golden=Golden(
+                signal=_field(golden, "signal", str, "golden."),
+                embedding=_vector(golden, "embedding", "golden."),
+                max_cosine_distance=_field(golden, "max_cosine_distance", float, "golden."),
+            ),
+            fingerprint=_field(values, "fingerprint", str),
+            synthetic=_field(values, "synthetic", bool),
+            licence=_field(values, "licence", str),
+            recipe=_field(values, "recipe", str),
+            parvox_version=_field(values, "parvox_version", str),
+        )
+
+
+def read_contract(path: str | os.PathLike[str]) -> ModelContract:
+    """The contract of a model file, after checking that no byte of the file has changed.
+
+    Args:
+        path: A file written by `parvox export`.
+
+    Raises:
+        ModelFileError: it is missing, not a Parvox model, damaged, or of another format.
+    """
+    return read_model_file(path)[1]
+
+
+def read_model_file(path: str | os.PathLike[str]) -> tuple[bytes, ModelContract]:
+    """The bytes of a model file and its contract; see `read_contract`."""
+    path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"{path}: a folder; {_EXPECTED} (parvox export turns a run folder into one)")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such file; {_EXPECTED}") from None
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or str(error)
+        raise ModelFileError(f"{path}: cannot be opened ({words}); {_EXPECTED}") from None
+    try:
+        return data, _contract(data)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+
+
+def seal(data: bytes) -> bytes:
+    """Fill in the checksum of a model file.
+
+    Args:
+        data: A serialised ONNX model whose metadata has the contract and, as checksum, `UNSEALED`.
+
+    Raises:
+        ModelFileError: the metadata lacks one of them, or has one twice.
+    """
+    entries = _metadata(data)
+    start, end = _only(entries, CHECKSUM_KEY)
+    _only(entries, CONTRACT_KEY)
+    if data[start:end] != UNSEALED.encode():
+        raise ModelFileError(f"{CHECKSUM_KEY} is not 64 zeros before sealing")
+    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[end:]
+
+
+def _contract(data: bytes) -> ModelContract:
+    if not data:
+        raise ModelFileError(f"empty, 0 bytes; {_EXPECTED}")
+    damaged = ModelFileError("damaged: its checksum does not match its content; copy or export it again")
+    try:
+        entries = _metadata(data)
+        start, end = _only(entries, CHECKSUM_KEY)
+        contract_start, contract_end = _only(entries, CONTRACT_KEY)
+    except ModelFileError as error:
+        if CONTRACT_KEY.encode() in data or CHECKSUM_KEY.encode() in data:
+            raise damaged from None
+        kind = "an ONNX model without Parvox's contract" if data.startswith(_LIKELY_ONNX) else "not a model file"
+        raise ModelFileError(f"{kind} ({error}); {_EXPECTED}") from None
+    digest = hashlib.sha256(data[:start])
+    digest.update(UNSEALED.encode())
+    digest.update(memoryview(data)[end:])
+    if digest.hexdigest().encode() != data[start:end]:
+        raise damaged
+    return ModelContract.from_json(data[contract_start:contract_end].decode("utf-8", "replace"))
+
+
+def _only(entries: list[tuple[bytes, int, int]], key: str) -> tuple[int, int]:
+    """Where the value of `key` stands, which must be there exactly once."""
+    found = [(start, end) for name, start, end in entries if name == key.encode()]
+    if len(found) != 1:
+        raise ModelFileError(f"{key} stands {len(found)} times in its metadata instead of once")
+    return found[0]
+
+
+def _metadata(data: bytes) -> list[tuple[bytes, int, int]]:
+    """Key, and start and end of the value, of each metadata entry of a serialised ModelProto.
+
+    Walks the outermost fields only, so nothing inside the graph can pass for metadata.
+    """
+    entries = []
+    for number, start, end in _fields(data, 0, len(data)):
+        if number != _METADATA_FIELD:
+            continue
+        parts = list(_fields(data, start, end))
+        if sorted(number for number, _, _ in parts) == [1, 2]:  # StringStringEntryProto: key, value
+            (_, *key), (_, *value) = sorted(parts)
+            entries.append((data[key[0] : key[1]], value[0], value[1]))
+    return entries
+
+
+def _fields(data: bytes, position: int, end: int) -> Any:
+    """Yield (field number, start, end) of the protobuf fields in ``data[position:end]``."""
+    while position < end:
+        tag, position = _varint(data, position, end)
+        wire = tag & 7
+        if wire == 0:
+            start = position
+            _, position = _varint(data, position, end)
+        elif wire == 2:
+            size, start = _varint(data, position, end)
+            position = start + size
+        elif wire in (1, 5):
+            start = position
+            position += 8 if wire == 1 else 4
+        else:
+            raise ModelFileError("not a protocol buffer")
+        if position > end or tag >> 3 == 0:
+            raise ModelFileError("not a protocol buffer")
+        yield tag >> 3, start, position
+
+
+def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ModelFileError("not a protocol buffer")
+
+
+def _field(values: dict[str, Any], key: str, kind: type, inside: str = "") -> Any:
+    """``values[key]``, which must be of `kind` (an int passes for a float, a bool never for a number)."""
+    if key not in values:
+        raise ModelFileError(f"contract: {inside}{key} is missing; export the model again")
+    value = values[key]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not right or (isinstance(value, float) and not math.isfinite(value)):
+        raise ModelFileError(f"contract: {inside}{key} is {_short(value)}; a {_KINDS[kind]} is expected")
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 19:
+        raise ValueError("no field of a contract is that large")
+    return int(digits)
+
+
+_KINDS = {str: "text", int: "whole number", float: "finite number", bool: "true or false", dict: "JSON object"}
+
+
+def _vector(values: dict[str, Any], key: str, inside: str = "") -> tuple[float, ...]:
+    vector = values.get(key)
+    if not isinstance(vector, list) or not all(type(x) in (int, float) and math.isfinite(x) for x in vector):
+        raise ModelFileError(f"contract: {inside}{key} is {_short(vector)}; a list of finite numbers is expected")
+    return tuple(float(x) for x in vector)
+
+
+def _operating_point(thresholds: dict[str, Any], key: str) -> OperatingPoint:
+    values, inside = _field(thresholds, key, dict, "thresholds."), f"thresholds.{key}."
+    return OperatingPoint(
+        threshold=_field(values, "threshold", float, inside),
+        false_accept_rate=_field(values, "false_accept_rate", float, inside),
+        false_reject_rate=_field(values, "false_reject_rate", float, inside),
+        target_trials=_field(values, "target_trials", int, inside),
+        nontarget_trials=_field(values, "nontarget_trials", int, inside),
+        source=_field(values, "source", str, inside),
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
