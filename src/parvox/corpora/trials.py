@@ -1,0 +1,67 @@
+"""Trial lists in VoxCeleb's format: ``1 enrol-id test-id`` for a target, ``0 …`` for a non-target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from parvox.errors import TrialError
+from parvox.files import atomic_file
+
+
+class Trial(NamedTuple):
+    """One question put to a system: is the voice of `enrol` that of `test`?"""
+
+    enrol: str
+    """Utterance id."""
+    test: str
+    """Utterance id."""
+    target: bool
+    """Whether it is the same speaker."""
+
+
+def read_trials(path: Path) -> list[Trial]:
+    """Read a trial list.
+
+    Args:
+        path: Text file of lines ``1 enrol-id test-id`` or ``0 enrol-id test-id``; blank lines do not count.
+
+    Raises:
+        TrialError: The file is missing, empty or not text, or a line is not a trial; the message names the line.
+    """
+    path = Path(path)
+    trials: list[Trial] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                fields = line.split()
+                if len(fields) == 3 and fields[0] in ("0", "1"):
+                    trials.append(Trial(fields[1], fields[2], fields[0] == "1"))
+                elif fields:
+                    shown = line.strip()[:60]
+                    raise TrialError(
+                        f"{path} line {number}: {shown!r} is no trial; expected '1 enrol-id test-id' for a target "
+                        "or '0 enrol-id test-id' for a non-target"
+                    )
+    except UnicodeDecodeError as error:
+        raise TrialError(f"{path} is not a text file; expected lines '1 enrol-id test-id'") from error
+    except OSError as error:
+        raise TrialError(f"cannot read trial list {path}: {error.strerror or error}; check the path") from error
+    if not trials:
+        raise TrialError(f"{path} holds no trials; expected lines '1 enrol-id test-id'")
+    return trials
+
+
+def write_trials(path: Path, trials: Iterable[Trial], *, overwrite: bool = False) -> None:
+    """Write a trial list, whole or not at all.
+
+    Raises:
+        TrialError: An id holds white space, which the format cannot express.
+        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
+    """
+    with atomic_file(path, overwrite=overwrite) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for trial in trials:
+            if len(trial.enrol.split()) != 1 or len(trial.test.split()) != 1:
+                raise TrialError(f"trial ids {trial.enrol!r} and {trial.test!r}: empty or with white space; rename them")
+            file.write(f"{int(trial.target)} {trial.enrol} {trial.test}\n")
