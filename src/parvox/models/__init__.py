@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from parvox.models import depthwise_tdnn, ecapa_tdnn, pooling, resnet, xvector
+from parvox.models import (
+    bc_cmt,
+    depthwise_tdnn,
+    ecapa_tdnn,
+    fsd_asp,
+    memory_attention,
+    pooling,
+    resnet,
+    tokens,
+    xvector,
+)
 from parvox.models.registry import ENCODERS, POOLINGS
 from parvox.models.speaker_model import ModelSettings, SpeakerModel
 
@@ -11,9 +21,13 @@ __all__ = [
     "POOLINGS",
     "ModelSettings",
     "SpeakerModel",
+    "bc_cmt",
     "depthwise_tdnn",
     "ecapa_tdnn",
+    "fsd_asp",
+    "memory_attention",
     "pooling",
     "resnet",
+    "tokens",
     "xvector",
 ]

@@ -1,0 +1,48 @@
+"""Dot-product attention as Parvox's encoders use it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def split_heads(values: Tensor, heads: int) -> Tensor:
+    """(batch, positions, channels) to (batch, heads, positions, channels / heads)."""
+    separate: Tensor = values.unflatten(2, (heads, -1))
+    return separate.transpose(1, 2)
+
+
+def join_heads(values: Tensor) -> Tensor:
+    """(batch, heads, positions, width) to (batch, positions, heads × width)."""
+    return values.transpose(1, 2).flatten(2)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, valid_keys: Tensor | None = None, *, expose: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """softmax(Q K' / sqrt(width)) V over valid keys.
+
+    Source: Vaswani et al., "Attention Is All You Need", 2017, equation 1.
+
+    Args:
+        query: (batch, heads, queries, width).
+        key: (batch, heads, keys, width).
+        value: (batch, heads, keys, width).
+        valid_keys: (batch, 1, 1, keys) bool, at least one true in each row; None when all are valid.
+        expose: Whether the weights are wanted too.
+
+    Returns:
+        (batch, heads, queries, width), and the weights (batch, heads, queries, keys) in float32 or better, or None.
+    """
+    # The fused kernel would do on processors too, but torch's flop counter does not see it there, and with the few
+    # frames of a crop it is no faster.
+    if query.is_cuda and not expose:
+        return F.scaled_dot_product_attention(query, key, value, valid_keys), None
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if valid_keys is not None:
+        scores = scores.masked_fill(~valid_keys, float("-inf"))
+    if not expose:
+        return scores.softmax(-1) @ value, None
+    weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
+    return weights.to(value.dtype) @ value, weights
