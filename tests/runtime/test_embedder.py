@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parvox.errors import AudioError, ModelFileError, ParvoxError
-from parvox.runtime.embedder import SpeakerEmbedder, bucket
+from parvox.runtime.embedder import SpeakerEmbedder
 from parvox.runtime.golden import DEFAULT_SIGNAL
 from parvox.runtime.model_file import Golden, ModelContract, seal
 
@@ -67,7 +67,7 @@ def test_long_batches_are_run_in_parts(embedder: SpeakerEmbedder, monkeypatch: p
     run = embedder._run
 
     def watched(waveforms: list[np.ndarray]) -> np.ndarray:
-        sizes.append(sum(bucket(len(waveform)) for waveform in waveforms))
+        sizes.append(len(waveforms) * max(map(len, waveforms)))
         return run(waveforms)
 
     monkeypatch.setattr(embedder, "_run", watched)
@@ -79,15 +79,14 @@ def test_long_batches_are_run_in_parts(embedder: SpeakerEmbedder, monkeypatch: p
         np.testing.assert_allclose(together[row], embedder.embed(waveforms[row]), atol=1e-5)
 
 
-@given(st.integers(1, 10_000_000))
-def test_buckets_are_near_and_few(samples: int) -> None:
-    padded = bucket(samples)
-    assert samples <= padded <= samples * 1.125 + 1
-    assert bucket(padded) == padded
-
-
-def test_few_shapes_between_half_a_second_and_a_minute() -> None:
-    assert len({bucket(samples) for samples in range(8_000, 960_000, 37)}) <= 60
+@settings(max_examples=60)
+@given(st.lists(st.integers(400, 3_000_000), max_size=40))
+def test_batches_hold_every_row_once_and_little_padding(embedder: SpeakerEmbedder, lengths: list[int]) -> None:
+    batches = embedder._batches(lengths)
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    for rows in batches:
+        sizes = [lengths[row] for row in rows]
+        assert len(rows) * max(sizes) <= 1.125 * sum(sizes)
 
 
 @settings(max_examples=40, deadline=None)

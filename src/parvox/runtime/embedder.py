@@ -19,13 +19,15 @@ Samples = NDArray[np.float32]
 _INPUTS = {"waveform": ("tensor(float)", 2), "lengths": ("tensor(int64)", 1)}
 _OUTPUT = "embedding"
 _BATCH_S = 60.0  # padded seconds per run: enough to keep a core busy, little enough to bound memory
+_ALIKE = 1.125  # longest over shortest waveform of a run
 
 
 class SpeakerEmbedder:
     """A speaker model in one onnxruntime session; may be shared by threads.
 
-    Waveforms are padded to a bounded set of lengths (eight to the octave), so that a long-running service meets few
-    distinct shapes; padding does not change an embedding.
+    Memory goes back to the system after each run, so that one long recording does not swell a service for good:
+    with onnxruntime's arena, 150 recordings of 0.5 to 125 s left 86 MB behind on a five-layer TDNN, without it 4 MB,
+    in the same time; padding to fewer distinct lengths did not help.
 
     Args:
         data: The bytes of a model file.
@@ -109,13 +111,13 @@ class SpeakerEmbedder:
         return samples
 
     def _batches(self, lengths: list[int]) -> list[list[int]]:
-        """Rows to run together: alike in length, and few enough to bound memory."""
+        """Rows to run together: alike in length, so that little is padding, and few enough to bound memory."""
         limit = _BATCH_S * self.contract.sample_rate_hz
         batches: list[list[int]] = []
-        for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-            size = bucket(lengths[row])
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__):  # shortest first
             last = batches[-1] if batches else []
-            if last and bucket(lengths[last[0]]) == size and (len(last) + 1) * size <= limit:
+            size = lengths[row]
+            if last and size <= _ALIKE * lengths[last[0]] and (len(last) + 1) * size <= limit:
                 last.append(row)
             else:
                 batches.append([row])
@@ -123,7 +125,7 @@ class SpeakerEmbedder:
 
     def _run(self, waveforms: list[Samples]) -> NDArray[np.float32]:
         lengths = np.array([len(waveform) for waveform in waveforms], np.int64)
-        padded = np.zeros((len(waveforms), bucket(int(lengths.max()))), np.float32)
+        padded = np.zeros((len(waveforms), lengths.max()), np.float32)
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = waveform
         try:
@@ -159,18 +161,13 @@ class SpeakerEmbedder:
             )
 
 
-def bucket(samples: int) -> int:
-    """The length to pad to: the next of eight steps to the octave, at most an eighth longer."""
-    step = 1 << max(0, samples.bit_length() - 4)
-    return -(-samples // step) * step
-
-
 def _session(data: bytes, threads: int, name: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised; it need not be printed as well
-    options.enable_mem_pattern = False  # a plan of memory per shape pays only where shapes repeat
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False  # a plan of memory per shape, kept for ever
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class of their own
