@@ -1,0 +1,1 @@
+"""Embeddings and trials to scores, error rates, intervals and a report."""
