@@ -20,7 +20,8 @@ from parvox.distillation.contract import MethodSettings
 from parvox.errors import RecipeError
 from parvox.losses import LOSSES
 from parvox.losses.margin import LossSettings
-from parvox.models import ENCODERS, POOLINGS, FbankSettings, ModelSettings
+from parvox.models import ENCODERS, POOLINGS, ModelSettings
+from parvox.models.frontend import FbankSettings
 from parvox.registry import Registry
 from parvox.settings import Parser, add_settings, build_settings, parse
 from parvox.training.settings import TrainingSettings

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from parvox import __version__
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import Augmenter, Batch, Batches
-from parvox.errors import OutputError, TrainingError
+from parvox.errors import OutputError, RecipeError, TrainingError
 from parvox.files import atomic_file, output_errors, refuse_overwrite
-from parvox.models import SpeakerModel, count_parameters
+from parvox.models import SpeakerModel
+from parvox.models.cost import count_parameters
 from parvox.training import run as names
 from parvox.training.checkpoint import load_tensors, optimizer_tensors, restore_optimizer, save_tensors
 from parvox.training.dev import DevScores, score_dev
@@ -97,8 +98,10 @@ class Trainer:
             seed=recipe.seed,
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
+            pin_memory=self.fabric.device.type == "cuda",
         )
-        self.augmenter = Augmenter(recipe.augmentation)
+        _expect_rate(recipe, self.batches.sample_rate_hz)
+        self.augmenter = Augmenter(self.batches.sample_rate_hz)
         torch.manual_seed(recipe.seed)
         model = SpeakerModel(recipe.model)
         _expect_crop(recipe, model)
@@ -180,9 +183,8 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, self.total_steps)
             for part in range(settings.accumulate):
-                before = time.monotonic()
                 batch = next(stream)
-                waited += time.monotonic() - before
+                waited += batch.wait_s
                 with self.fabric.no_backward_sync(self.wrapped, enabled=part < settings.accumulate - 1):
                     loss, terms = self._loss(batch, fraction)
                     self.fabric.backward(loss / settings.accumulate)
@@ -206,7 +208,7 @@ class Trainer:
         progress.epoch_sums["load_s"] = waited
 
     def _loss(self, batch: Batch, fraction: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        batch = batch.to(self.fabric.device)
+        batch = batch.to(self.fabric.device, non_blocking=True)
         with torch.no_grad():
             waveforms = self.augmenter.augment_waveforms(batch)
             features, _ = self.model.extract_features(waveforms)
@@ -347,6 +349,15 @@ def _expect_same_recipe(recipe: Recipe, out: Path) -> None:
         raise OutputError(
             f"{out} was begun with another recipe than the one given, so it cannot be resumed; give the same one "
             f"({out / names.RECIPE}), or another folder"
+        )
+
+
+def _expect_rate(recipe: Recipe, corpus_rate_hz: int) -> None:
+    expected = recipe.model.features.sample_rate_hz
+    if expected != corpus_rate_hz:
+        raise RecipeError(
+            f"model.features.sample_rate_hz: {expected} Hz given, but the corpus was prepared at {corpus_rate_hz} Hz; "
+            f"set it to {corpus_rate_hz}, or prepare the corpus at {expected} Hz"
         )
 
 

@@ -1,0 +1,70 @@
+import os
+
+import pytest
+
+from parvox.errors import OutputError
+from parvox.files import atomic_file, atomic_folder, refuse_overwrite
+
+
+def test_a_failed_block_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), atomic_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "b").write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_replacement_keeps_the_old(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(target, overwrite=True) as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert target.read_text() == "old"
+
+
+def test_overwriting_is_refused_unasked_and_done_when_asked(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(OutputError, match="--overwrite"), atomic_file(target):
+        pass
+    with atomic_file(target, overwrite=True) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    folder = tmp_path / "folder"
+    for content in ("one", "two"):
+        with atomic_folder(folder, overwrite=content == "two") as temporary:
+            (temporary / content).write_text(content)
+    assert [path.name for path in folder.iterdir()] == ["two"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+def test_an_empty_folder_is_no_obstacle(tmp_path):
+    (tmp_path / "empty").mkdir()
+    refuse_overwrite(tmp_path / "empty", overwrite=False)
+    (tmp_path / "empty" / "x").touch()
+    with pytest.raises(OutputError):
+        refuse_overwrite(tmp_path / "empty", overwrite=False)
+
+
+def test_an_impossible_place_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"), atomic_file(tmp_path / "file" / "below"):
+        pass
+    with pytest.raises(OutputError, match="folder"), atomic_file(tmp_path, overwrite=True):
+        pass
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with atomic_file(tmp_path / "a") as temporary:
+            temporary.write_text("x")
+        with atomic_folder(tmp_path / "b"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o755
