@@ -27,7 +27,7 @@ class SpeakerEmbedder:
 
     Memory goes back to the system after each run, so that one long recording does not swell a service for good:
     with onnxruntime's arena, 150 recordings of 0.5 to 125 s left 86 MB behind on a five-layer TDNN, without it 4 MB,
-    in the same time; padding to fewer distinct lengths did not help.
+    at much the same speed; padding to fewer distinct lengths did not help.
 
     Args:
         data: The bytes of a model file.
