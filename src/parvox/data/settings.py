@@ -1,0 +1,90 @@
+"""Settings of batches and of augmentation, as a recipe fills them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from parvox.errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationSettings:
+    """What is done to training batches besides cropping; all of it is off unless asked for."""
+
+    noise_probability: float = 0.0
+    """How likely an item gets noise; above 0 the corpus must hold noise."""
+    snr_db: tuple[float, float] = (0.0, 20.0)
+    """Lowest and highest signal-to-noise ratio in dB, drawn uniformly."""
+    reverberation_probability: float = 0.0
+    """How likely an item is played in a room; above 0 the corpus must hold room impulse responses."""
+    gain_db: tuple[float, float] = (0.0, 0.0)
+    """Lowest and highest gain in dB. Mean-normalised log-mel features hardly notice it; waveform models do."""
+    spec_augment_probability: float = 0.0
+    """How likely an item's features are masked (SpecAugment)."""
+    time_masks: int = 1
+    """Masks along time."""
+    max_time_mask_frames: int = 10
+    """Longest time mask, in feature frames."""
+    frequency_masks: int = 1
+    """Masks along frequency."""
+    max_frequency_mask_bins: int = 8
+    """Widest frequency mask, in feature bins."""
+
+    def __post_init__(self) -> None:
+        for name in ("noise_probability", "reverberation_probability", "spec_augment_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"augmentation: {name} {getattr(self, name)} given; expected 0 to 1")
+        for name in ("snr_db", "gain_db"):
+            low, high = getattr(self, name)
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise RecipeError(f"augmentation: {name} ({low}, {high}) given; expected the lower bound first")
+        for name in ("time_masks", "max_time_mask_frames", "frequency_masks", "max_frequency_mask_bins"):
+            if getattr(self, name) < 0:
+                raise RecipeError(f"augmentation: {name} {getattr(self, name)} given; expected 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """How recordings become batches."""
+
+    crop_s: float = 2.0
+    """Seconds of each training item, cut at a random place; shorter utterances are repeated to fill it."""
+    batch_size: int = 64
+    """Items a batch, on each process."""
+    utterances_per_epoch: int | None = None
+    """Items an epoch over all processes; unset means as many as there are utterances."""
+    speaker_balanced: bool = False
+    """Whether every speaker comes equally often, however many utterances they have."""
+    min_utterances_per_speaker: int = 1
+    """Speakers with fewer utterances are left out of training."""
+    speed_perturbation: tuple[float, ...] = ()
+    """Speed factors, such as [0.9, 1.1], each of which makes every speaker a new one at another pitch."""
+    workers: int | None = None
+    """Processes that load batches; 0 loads between steps; unset chooses by the processors at hand."""
+    cache_audio_mib: int = 1024
+    """Memory for decoded recordings in MiB, shared by the workers of a process; 0 decodes anew every time."""
+
+    def __post_init__(self) -> None:
+        # a list would make the settings unhashable
+        object.__setattr__(self, "speed_perturbation", tuple(self.speed_perturbation))
+        if not 0.1 <= self.crop_s <= 600:
+            raise RecipeError(f"data: crop_s {self.crop_s} given; expected 0.1 to 600 seconds")
+        for name, least in (("batch_size", 1), ("min_utterances_per_speaker", 1), ("cache_audio_mib", 0)):
+            if getattr(self, name) < least:
+                raise RecipeError(f"data: {name} {getattr(self, name)} given; expected {least} or more")
+        if self.utterances_per_epoch is not None and self.utterances_per_epoch < 1:
+            raise RecipeError(
+                f"data: utterances_per_epoch {self.utterances_per_epoch} given; expected 1 or more, or null for all"
+            )
+        if self.workers is not None and self.workers < 0:
+            raise RecipeError(f"data: workers {self.workers} given; expected 0 or more, or null to choose")
+        factors = self.speed_perturbation
+        if any(not 0.5 <= factor <= 2 or factor == 1 for factor in factors) or len(set(factors)) < len(factors):
+            raise RecipeError(
+                f"data: speed_perturbation {list(factors)} given; expected different factors from 0.5 to 2, without 1"
+            )
+
+    def crop_samples(self, sample_rate_hz: int) -> int:
+        """Samples of each item at a sample rate."""
+        return round(self.crop_s * sample_rate_hz)
