@@ -42,6 +42,10 @@ class TrainingError(ParvoxError):
     """A training run that cannot start or go on."""
 
 
+class ExportError(ParvoxError):
+    """A model that cannot be exported, or whose exported file is not good enough to ship."""
+
+
 class MissingExtraError(ParvoxError):
     """A part of Parvox whose optional dependencies are not installed."""
 
