@@ -63,5 +63,7 @@ def write_trials(path: Path, trials: Iterable[Trial], *, overwrite: bool = False
     with atomic_file(path, overwrite=overwrite) as temporary, temporary.open("w", encoding="utf-8") as file:
         for trial in trials:
             if len(trial.enrol.split()) != 1 or len(trial.test.split()) != 1:
-                raise TrialError(f"trial ids {trial.enrol!r} and {trial.test!r}: empty or with white space; rename them")
+                raise TrialError(
+                    f"trial ids {trial.enrol!r} and {trial.test!r}: empty or with white space; rename them"
+                )
             file.write(f"{int(trial.target)} {trial.enrol} {trial.test}\n")

@@ -1,0 +1,180 @@
+"""Speaker-disjoint splits that depend on the speakers' names and the seed, never on the order of files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from parvox.corpora.entries import SPLITS, Entry, Split
+from parvox.errors import CorpusError
+
+SplitBy = Literal["corpus", "source", "speaker"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How speakers are dealt out."""
+
+    by: SplitBy = "corpus"
+    """corpus: the corpus's own partition, what it leaves open by source; source: each source in each split;
+    speaker: all speakers alike."""
+    dev_fraction: float = 0.1
+    """Share of the speakers."""
+    test_fraction: float = 0.1
+    """Share of the speakers."""
+    dev_speakers: int | None = None
+    """A number instead of a share."""
+    test_speakers: int | None = None
+    """A number instead of a share."""
+    seed: int = 0
+    """Deals anew."""
+
+
+def split_speakers(
+    entries: Iterable[Entry],
+    settings: SplitSettings,
+    *,
+    test_speakers: frozenset[str] = frozenset(),
+    fixed: Mapping[str, Split] | None = None,
+) -> dict[str, Split]:
+    """Which split each speaker belongs to.
+
+    Speakers are ranked by a hash of seed and name, and the first ones held out, so that a speaker more or less moves
+    few others.
+
+    Args:
+        entries: Utterances.
+        settings: How to deal.
+        test_speakers: Speakers that must be in test, because a trial list names them.
+        fixed: A split for every speaker, from a file; nothing is dealt then.
+
+    Raises:
+        CorpusError: There are too few speakers, one has no split in `fixed`, or `fixed` contradicts `test_speakers`.
+    """
+    own: dict[str, set[Split]] = {}
+    sources: dict[str, Counter[str]] = {}
+    for entry in entries:
+        own.setdefault(entry.speaker, set()).update([entry.split] if entry.split else [])
+        sources.setdefault(entry.speaker, Counter())[entry.source] += 1
+    if fixed is not None:
+        return _from_file(sorted(own), fixed, test_speakers)
+    splits: dict[str, Split] = {}
+    if settings.by == "corpus":  # a speaker on both sides of the corpus's own partition is held out
+        for speaker, found in own.items():
+            for split in ("test", "dev"):
+                if split in found and speaker not in splits:
+                    splits[speaker] = split
+    splits.update(dict.fromkeys(test_speakers & own.keys(), "test"))
+    pool: dict[str, list[str]] = {}
+    for speaker in sorted(own.keys() - splits.keys(), key=lambda name: _rank(settings.seed, name)):
+        counts = sources[speaker]
+        stratum = "" if settings.by == "speaker" else min(counts, key=lambda source: (-counts[source], source))
+        pool.setdefault(stratum, []).append(speaker)
+    wanted: list[tuple[Split, float, int | None]] = [
+        ("test", settings.test_fraction, settings.test_speakers),
+        ("dev", settings.dev_fraction, settings.dev_speakers),
+    ]
+    all_of_pool = sum(map(len, pool.values()))
+    # Shares are of the pool as it was before anything was drawn from it.
+    sizes = {stratum: len(names) for stratum, names in pool.items()}
+    for split, fraction, number in wanted:
+        if split in splits.values() or not all_of_pool:
+            continue
+        quotas = _quotas({name: len(names) for name, names in pool.items()}, sizes, fraction, number, split)
+        for stratum, quota in quotas.items():
+            splits.update(dict.fromkeys(pool[stratum][:quota], split))
+            del pool[stratum][:quota]
+    splits.update((speaker, "train") for names in pool.values() for speaker in names)
+    return splits
+
+
+def _rank(seed: int, speaker: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{speaker}".encode()).digest()
+
+
+def _quotas(
+    left: dict[str, int], sizes: dict[str, int], fraction: float, number: int | None, split: Split
+) -> dict[str, int]:
+    """How many speakers of each stratum to hold out, of those `left`."""
+    total, available = sum(sizes.values()), sum(left.values())
+    if number is None:
+        if fraction == 0:
+            return dict.fromkeys(left, 0)
+        quotas = {name: min(_share(sizes[name], fraction), left[name]) for name in left}
+        # Many tiny strata, each giving its least, could empty the training set: then proportion alone counts.
+        drawn = sum(quotas.values())
+        if 0 < drawn <= max(2 * fraction * total, 2):
+            return quotas
+        number = round(fraction * total) or (1 if total >= 3 else 0)
+        if number == 0:
+            raise CorpusError(
+                f"{total} speaker{'s' * (total != 1)} cannot be split into train, dev and test; expected at least 3, "
+                "or --dev_fraction 0 --test_fraction 0 to put all into train"
+            )
+    if number > available:
+        raise CorpusError(f"{number} {split} speakers wanted, but only {available} of {total} are left; ask for fewer")
+    exact = {name: number * count / max(available, 1) for name, count in left.items()}
+    quotas = {name: int(value) for name, value in exact.items()}
+    rest = sorted(exact, key=lambda name: (quotas[name] - exact[name], name))  # largest remainders first
+    for name in rest[: number - sum(quotas.values())]:
+        quotas[name] += 1
+    return quotas
+
+
+def _share(size: int, fraction: float) -> int:
+    """A fraction of a stratum: at least two speakers, who can then be told from one another, where six or more are."""
+    least = 2 if size >= 6 else 1 if size >= 3 else 0
+    return max(round(fraction * size), least)
+
+
+def _from_file(speakers: list[str], fixed: Mapping[str, Split], test_speakers: frozenset[str]) -> dict[str, Split]:
+    missing = [speaker for speaker in speakers if speaker not in fixed]
+    if missing:
+        raise CorpusError(
+            f"the split file has no line for {len(missing)} of {len(speakers)} speakers, such as {missing[0]!r}; "
+            "expected a line speaker,split for each"
+        )
+    for speaker in sorted(test_speakers):
+        if fixed.get(speaker, "test") != "test":
+            raise CorpusError(
+                f"the split file puts {speaker!r} into {fixed[speaker]}, but the trial list tests that speaker; "
+                "put it into test, or leave one of the files out"
+            )
+    return {speaker: fixed[speaker] for speaker in speakers}
+
+
+def read_split_file(path: Path) -> dict[str, Split]:
+    """Read a CSV file with columns `speaker` and `split` (train, dev or test).
+
+    Raises:
+        CorpusError: It is missing, lacks a column, or a line is wrong.
+    """
+    splits: dict[str, Split] = {}
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"speaker", "split"} <= set(reader.fieldnames or []):
+                raise CorpusError(
+                    f"{path} has columns {', '.join(reader.fieldnames or []) or '(none)'}; expected speaker,split"
+                )
+            for row in reader:
+                speaker, split = (row["speaker"] or "").strip(), (row["split"] or "").strip().lower()
+                if split not in SPLITS or not speaker:
+                    raise CorpusError(
+                        f"{path} line {reader.line_num}: speaker {speaker!r}, split {split!r} given; "
+                        "expected a name and train, dev or test"
+                    )
+                if splits.setdefault(speaker, split) != split:
+                    raise CorpusError(
+                        f"{path} line {reader.line_num}: speaker {speaker!r} is in two splits; expected one"
+                    )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(f"{path} is not a CSV file in UTF-8 ({error}); expected speaker,split") from error
+    except OSError as error:
+        raise CorpusError(f"cannot read split file {path}: {error.strerror or error}; check the path") from error
+    return splits
