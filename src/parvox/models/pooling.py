@@ -139,7 +139,9 @@ class AttentiveStatisticsPoolingSettings:
 
 
 class AttentiveStatisticsPooling(Pooling):
-    """Statistics under a softmax over frames of V tanh(W x + b) + k, with one weight per channel and frame.
+    """Statistics under a softmax over frames of V tanh(W x + b), with one weight per channel and frame.
+
+    The paper's second bias k is left out: it is the same for all frames, so the softmax cancels it.
 
     Args:
         channels: Channels of the frames.
@@ -153,7 +155,7 @@ class AttentiveStatisticsPooling(Pooling):
         self.frame_layer = nn.Conv1d(channels, hidden, 1)
         # W [x; mean; deviation] is taken apart: the part that is the same for all frames is computed once.
         self.context_layer = nn.Linear(2 * channels, hidden, bias=False) if context else None
-        self.score_layer = nn.Conv1d(hidden, channels, 1)
+        self.score_layer = nn.Conv1d(hidden, channels, 1, bias=False)
 
     def weights(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Attention weights (batch, channels, time) for `frames` of that shape; they sum to 1 over valid frames."""
