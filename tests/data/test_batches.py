@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from lhotse import MonoCut, Recording, SupervisionSegment
 from made_corpus import RATE, MadeCorpus, write_cut
 
 from parvox.data import AugmentationSettings, Batch, Batches, DataSettings
-from parvox.data.batch import RIR_LEAD
+from parvox.data.batch import RIR_LEAD, _crop
 from parvox.data.batches import default_workers
-from parvox.errors import CorpusError, RecipeError
+from parvox.errors import CorpusError, RecipeError, TrainingError
 
 ALL = AugmentationSettings(
     noise_probability=0.6,
@@ -168,6 +171,28 @@ def test_speed_changes_pitch_and_duration_by_its_factor(tmp_path: Path, factor: 
         np.testing.assert_allclose(clicks[1], seconds * RATE / factor, atol=12)
 
 
+@given(st.integers(1, 3000), st.floats(0.5, 2.0), st.floats(0, 1, exclude_max=True))
+def test_a_crop_is_full_whatever_is_drawn(available: int, factor: float, place: float) -> None:
+    audio = np.linspace(0.1, 0.9, available, dtype=np.float32)
+    cropped = _crop(Held(audio), 0, 1000, place, factor)  # type: ignore[arg-type]
+    assert cropped.shape == (1000,)
+    assert cropped.min() > 0
+
+
+class Held:
+    """One recording in memory, with the reading part of `Recordings`."""
+
+    sample_rate_hz = RATE
+
+    def __init__(self, audio: np.ndarray) -> None:
+        self.samples, self.audio = np.array([len(audio)]), audio
+
+    def read(self, number: int, start: int = 0, count: int | None = None) -> np.ndarray:
+        count = len(self.audio) - start if count is None else count
+        assert 0 <= start <= start + count <= len(self.audio)
+        return self.audio[start : start + count]
+
+
 def test_crops_are_parts_of_the_recording_and_short_ones_are_repeated(make_corpus: Make) -> None:
     corpus = make_corpus([4, 4])
     source = {cut.id: cut.load_audio()[0] for cut in corpus.train}
@@ -263,6 +288,13 @@ def test_a_recording_gone_since_is_named_on_one_line(make_corpus: Make, workers:
         list(batches.epoch(0))
     assert "\n" not in str(caught.value)
     batches.close()
+
+
+def test_a_worker_that_dies_is_explained(make_corpus: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("parvox.data.batch.BatchMaker.make", lambda maker, plan: os._exit(1))
+    batches = Batches(make_corpus([6]), _settings(batch_size=2, workers=1), seed=0)
+    with pytest.raises(TrainingError, match=r"data\.workers"):
+        list(batches.epoch(0))
 
 
 def test_settings_that_do_not_fit_the_corpus_are_refused(make_corpus: Make, tmp_path: Path) -> None:

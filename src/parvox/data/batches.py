@@ -19,7 +19,7 @@ from parvox.data.batch import Batch, BatchMaker, BatchPlan
 from parvox.data.order import EpochOrder
 from parvox.data.recordings import Recordings
 from parvox.data.settings import AugmentationSettings, DataSettings
-from parvox.errors import CorpusError, ParvoxError, RecipeError
+from parvox.errors import CorpusError, ParvoxError, RecipeError, TrainingError
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -126,6 +126,7 @@ class Batches:
 
         Raises:
             CorpusError: A recording cannot be read any more.
+            TrainingError: A worker died.
         """
         if self._loader is None:
             raise ValueError("these batches are closed")
@@ -137,10 +138,8 @@ class Batches:
             plans.append(BatchPlan(epoch, positions, order[positions]))
         self._plans.plans = plans
         before = time.perf_counter()
-        for made in self._loader:
-            if isinstance(made, ParvoxError):
-                raise made
-            yield dataclasses.replace(made, wait_s=time.perf_counter() - before)
+        for batch in loaded(self._loader):
+            yield dataclasses.replace(batch, wait_s=time.perf_counter() - before)
             before = time.perf_counter()
 
     def close(self) -> None:
@@ -148,7 +147,7 @@ class Batches:
         self._loader = None
 
     def _extra(self, what: str, cuts: Iterable[Cut] | None, setting: str, memory: int) -> Recordings:
-        cuts = list(cuts or [])
+        cuts = [] if cuts is None else list(cuts)
         if not cuts:
             raise RecipeError(
                 f"augmentation: {setting} is above 0, but the corpus has no {what}: "
@@ -190,6 +189,27 @@ def loader(made: Dataset[Any], plans: Sampler[Any], workers: int, pin_memory: bo
         multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
         generator=torch.Generator(),  # its own, or it would draw from torch's global one at each pass
     )
+
+
+def loaded(batches: DataLoader[Any]) -> Iterator[Any]:
+    """What a loader makes, errors raised.
+
+    Raises:
+        ParvoxError: What was handed over in place of a batch.
+        TrainingError: A worker died.
+    """
+    try:
+        for made in batches:
+            if isinstance(made, ParvoxError):
+                raise made
+            yield made
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            "a loading process died, most likely for want of memory or of shared memory (/dev/shm): "
+            "lower data.workers or data.batch_size, or give the container more --shm-size"
+        ) from error
 
 
 class _Made(Dataset[Any]):

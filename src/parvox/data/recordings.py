@@ -27,7 +27,7 @@ class Recordings:
     once, by whoever needs it first.
 
     Args:
-        cuts: Cuts of one channel each.
+        cuts: Any cuts with audio; several channels are averaged, as `parvox.audio.read_audio` does.
         sample_rate_hz: The rate that all of them must have.
         cache_bytes: Memory for decoded audio; the first recordings that fit are kept.
         full_precision: Keep float samples as they are. Otherwise samples are rounded to 16 bits, cached or not, which
@@ -39,7 +39,7 @@ class Recordings:
         labels: (recordings,) int64, the place of each recording's speaker in `speakers`, -1 without one.
 
     Raises:
-        CorpusError: A cut has another rate, several channels, no samples, or the set is empty.
+        CorpusError: A cut has another rate or no samples, or the set is empty.
     """
 
     def __init__(
@@ -207,8 +207,6 @@ def _checked_span(cut: Cut, sample_rate_hz: int) -> tuple[int, int, int]:
             f"cut {cut.id} is at {cut.sampling_rate} Hz, the corpus is at {sample_rate_hz} Hz: "
             "prepare the corpus again at one rate"
         )
-    if cut.num_channels != 1:
-        raise CorpusError(f"cut {cut.id} has {cut.num_channels} channels; expected 1: prepare the corpus again")
     if not cut.num_samples:
         raise CorpusError(f"cut {cut.id} has no samples: prepare the corpus again")
     if _plain_path(cut) is None:
@@ -231,7 +229,7 @@ def _load(cut: Cut) -> np.ndarray:
     from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
 
     try:
-        samples: np.ndarray = cut.load_audio()[0]
+        samples: np.ndarray = cut.load_audio().mean(axis=0)
     except (AudioLoadingError, DurationMismatchError, AssertionError) as error:  # Lhotse asserts about missing files
         raise ValueError(str(error)) from error
     return samples

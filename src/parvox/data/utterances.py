@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from parvox.data.batches import Plans, default_workers, loader
+from parvox.data.batches import Plans, default_workers, loaded, loader
 from parvox.data.recordings import Recordings
 from parvox.errors import CorpusError, ParvoxError
 
@@ -46,7 +46,7 @@ def iterate_utterances(
     The longest come first, so that what does not fit in memory fails at once. The same cuts give the same batches.
 
     Args:
-        cuts: Cuts of one rate and one channel.
+        cuts: Cuts of one rate.
         max_batch_s: Most seconds in a batch, padding included; a longer utterance has one to itself.
         max_batch_size: Most utterances in a batch.
         workers: Loading processes; chosen by the processors at hand if None.
@@ -57,13 +57,10 @@ def iterate_utterances(
     cuts = list(cuts)
     if not cuts:
         raise CorpusError("no utterances given; expected at least one")
-    recordings = Recordings(cuts, cuts[0].sampling_rate)
+    recordings = Recordings(cuts, cuts[0].sampling_rate, full_precision=True)
     plans = _plans(recordings.samples, int(max_batch_s * recordings.sample_rate_hz), max_batch_size)
     workers = default_workers() if workers is None else workers
-    for batch in loader(_Padded(recordings), Plans(plans), min(workers, len(plans) // 4)):
-        if isinstance(batch, ParvoxError):
-            raise batch
-        yield batch
+    yield from loaded(loader(_Padded(recordings), Plans(plans), min(workers, len(plans) // 4)))
 
 
 def _plans(samples: np.ndarray, most_samples: int, most: int) -> list[np.ndarray]:
