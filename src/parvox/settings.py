@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import re
@@ -23,9 +24,10 @@ class UsageError(ParvoxError):
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser, with one-line errors that name the nearest valid option."""
 
-    def __init__(self, prog: str, description: str = "", **kwargs: Any) -> None:
+    def __init__(self, prog: str, description: str = "", usage: str | None = None, **kwargs: Any) -> None:
         super().__init__(
             prog=prog,
+            usage=usage,
             description=description,
             formatter_class=HelpFormatter,
             allow_abbrev=False,
@@ -35,7 +37,8 @@ class Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise `UsageError` instead of printing usage and exiting."""
-        raise UsageError(f"{one_line(message, self.known_keys())} (see {self.prog} --help)") from ex
+        see = f" (see {self.prog} --help)" if self.prog.startswith("parvox ") else ""
+        raise UsageError(one_line(message, self.known_keys()) + see) from ex
 
     def known_keys(self) -> list[str]:
         """Every option and recipe key, dotted."""
@@ -73,15 +76,23 @@ def one_line(message: str, known: list[str]) -> str:
 
 
 def _near(key: str, known: list[str]) -> str:
-    """The nearest of the keys that stand beside `key`, or of all where nothing stands beside it."""
+    """The nearest of the keys that stand beside `key`; of the sections, where `key` names none that exists."""
     section = key.rpartition(".")[0]
-    beside = [name for name in known if name.rpartition(".")[0] == section] or known
+    beside = [name for name in known if name.rpartition(".")[0] == section]
+    if section and not beside:
+        return nearest(section, {name.rpartition(".")[0] for name in known if "." in name})
     return nearest(key, beside)
 
 
 def _plain_types(text: str) -> str:
+    """Types as a user of recipes would name them."""
     text = re.sub(r"<class '([\w.]+)'>", lambda match: match[1].rpartition(".")[2], text)
-    text = re.sub(r"Expected an? (\w)", r"expected \1", text)
+    text = re.sub(r"typing\.Literal\[(.*?)\]", lambda match: match[1].replace("'", ""), text)
+    union = re.search(r"Subtypes: \[(.*)\] Errors: .*Given value: (\S+)", text)
+    if union:
+        return f"expected one of {union[1]}; got {union[2]}"
+    text = re.sub(r"Expected an? ([\w, ]+)\.", r"expected \1;", text)
+    text = re.sub(r"expected ([^;]*,[^;]*);", r"expected one of \1;", text)
     return re.sub(r"Got value: (\S+)", r"got \1", text)
 
 
@@ -106,9 +117,7 @@ def add_settings(parser: Parser, settings: type, prefix: str, title: str | None 
     """
     helps = descriptions(settings)
     types = typing.get_type_hints(settings)
-    group = parser.add_argument_group(
-        f"{prefix}: {title or (settings.__doc__ or '').strip().splitlines()[0]}"
-    )
+    group = parser.add_argument_group(f"{prefix}: {title or (settings.__doc__ or '').strip().splitlines()[0]}")
     for field in dataclasses.fields(settings):
         default: Any = field.default
         factory: Any = field.default_factory
@@ -148,8 +157,8 @@ def descriptions(documented: Any) -> dict[str, str]:
     return {param.arg_name: " ".join((param.description or "").split()) for param in params}
 
 
-class HelpFormatter(jsonargparse.DefaultHelpFormatter):
-    """Wider than argparse's default, so that dotted names and their help share a line."""
+class HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Descriptions as they were written, and room for dotted names and their help on one line."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=min(110, shutil.get_terminal_size().columns))

@@ -17,7 +17,13 @@ class Size:
 
 
 def greet(
-    name: str, others: list[str], *, times: int = 1, loud: bool = False, extra: list[str] | None = None, size: Size = Size()
+    name: str,
+    others: list[str],
+    *,
+    times: int = 1,
+    loud: bool = False,
+    extra: list[str] | None = None,
+    size: Size = Size(),
 ):
     """Greet people.
 

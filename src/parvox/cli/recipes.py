@@ -26,9 +26,7 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
     options = argv[1:] if path else argv
 
     def extend(parser: Parser) -> None:
-        parser.add_argument(
-            "--out", type=str, default="", help="Run folder to write; by default runs/RECIPE."
-        )
+        parser.add_argument("--out", type=str, default="", help="Run folder to write; by default runs/RECIPE.")
         parser.add_argument("--resume", action="store_true", help="Continue the run in --out where it stopped.")
         parser.add_argument("--overwrite", action="store_true", help="Replace a run in --out.")
         parser.add_argument("--json", action="store_true", help="Print the run's summary as JSON.")

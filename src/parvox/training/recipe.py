@@ -23,7 +23,7 @@ from parvox.losses.margin import LossSettings
 from parvox.models import ENCODERS, POOLINGS, ModelSettings
 from parvox.models.frontend import FbankSettings
 from parvox.registry import Registry
-from parvox.settings import Parser, add_settings, build_settings, parse
+from parvox.settings import Parser, add_settings, build_settings, one_line, parse
 from parvox.training.settings import TrainingSettings
 
 DEFAULT_MODEL = "ecapa_tdnn"
@@ -169,7 +169,7 @@ def parse_recipe(
     loss = LOSSES[_chosen(argv, "loss.name", _section(data, "loss"), DEFAULT_LOSS)]
     methods = _methods(data, argv)
 
-    parser = Parser(prog=prog, description=description)
+    parser = Parser(prog=prog, description=description, usage=f"{prog} [RECIPE.yaml] [options]")
     if extend:
         extend(parser)
     parser.add_argument("--corpus", type=str, default="", help="Folder of a prepared corpus (parvox prepare).")
@@ -288,8 +288,6 @@ def _as_options(data: dict[str, Any], parser: Parser, source: str) -> list[str]:
             elif name not in known and value is None and any(k.startswith(f"{name}.") for k in known):
                 continue  # an empty section: all defaults
             elif name not in known:
-                from parvox.settings import one_line
-
                 raise RecipeError(f"{source}: {one_line(f'Key {name!r} is not expected', sorted(known))}")
             else:
                 options.append(f"--{name}={_word(value)}")

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from parvox.errors import ParvoxError, RecipeError
+from parvox.training.recipe import build_recipe, load_recipe, parse_recipe, read_yaml
+
+BASE = {
+    "corpus": "prepared",
+    "model": {"name": "ecapa_tdnn", "channels": 64, "pooling": {"name": "statistics"}},
+    "loss": {"name": "am_softmax", "margin": 0.3},
+    "distillation": {"teacher": "runs/teacher", "label": {"temperature": 2}, "embedding": None},
+    "training": {"learning_rate": "3e-3"},
+}
+
+
+def write(folder: Path, data) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_a_recipe_survives_its_own_yaml(tmp_path):
+    recipe = load_recipe(write(tmp_path, BASE))
+    assert recipe.model.encoder.channels == 64
+    assert recipe.loss.margin == 0.3
+    assert recipe.training.learning_rate == 0.003
+    assert set(recipe.distillation.methods) == {"label", "embedding"}
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.to_yaml())
+    assert load_recipe(again) == recipe
+
+
+def test_overrides_win_and_choose(tmp_path):
+    overrides = ["--model.name", "xvector", "--model.pooling.name=mean", "--model.embedding_dim", "7"]
+    data = {**BASE, "model": {"name": "ecapa_tdnn"}}
+    recipe = load_recipe(write(tmp_path, data), [*overrides, "--distillation.label.temperature", "9"])
+    assert type(recipe.model.encoder).__name__ == "XVectorSettings"
+    assert type(recipe.model.pooling).__name__ == "MeanPoolingSettings"
+    assert recipe.model.embedding_dim == 7
+    assert recipe.distillation.methods["label"].temperature == 9
+
+
+def test_the_command_line_alone_makes_a_recipe():
+    argv = ["--corpus", "x", "--distillation.teacher", "t", "--distillation.embedding.weight", "3"]
+    recipe = build_recipe(parse_recipe(None, argv, prog="parvox distill"))
+    assert recipe.distillation.methods["embedding"].weight == 3
+    assert recipe.model.embedding_dim == 192
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"model": {"name": "ecapa_tdnn", "chanels": 3}},
+            "unknown field 'model.chanels': did you mean 'model.channels'",
+        ),
+        ({"model": {"name": "ecapa"}}, "unknown model 'ecapa': did you mean 'ecapa_tdnn'"),
+        ({"model": {"channels": "many"}}, "model.channels: expected int"),
+        ({"model": 5}, "field model: 5 given"),
+        ({"model": {"pooling": {"name": "statistic"}}}, "unknown pooling 'statistic': did you mean 'statistics'"),
+        ({"modle": {"name": "xvector"}}, "unknown field 'modle.name': did you mean 'model'"),
+        ({"loss": {"name": "arcface"}}, "unknown loss 'arcface'"),
+        ({"distillation": {"teacher": "t", "lable": {}}}, "unknown distillation method 'lable': did you mean 'label'"),
+        ({"distillation": {"teacher": "t"}}, "no method given"),
+        ({"distillation": {"label": {}}}, "teacher: nothing given"),
+        ({"distillation": {"teacher": "t", "label": {"temperature": 0}}}, "expected more than 0"),
+        ({"distillation": {"teacher": "t", "label": {}, "speaker_weight": -1}}, "speaker_weight: -1.0 given"),
+        ({"training": {"precision": "bf17"}}, "expected one of auto, fp32, bf16, fp16; got bf17"),
+        ({"training": {"devices": "zero"}}, "expected one of int, auto; got zero"),
+        ({"training": {"epochs": 0}}, "training.epochs: 0 given; expected 1 or more"),
+        ({"training": {"learning_rate": -1}}, "learning_rate: -1.0 given"),
+        ({"training": {"final_learning_rate": 1}}, "at most learning_rate"),
+        ({"data": {"crop_s": None}}, "data.crop_s: expected float"),
+        ({"seed": "x"}, "seed: expected int"),
+    ],
+)
+def test_mistakes_are_one_line_and_named(tmp_path, change, says):
+    with pytest.raises(ParvoxError) as caught:
+        load_recipe(write(tmp_path, {**BASE, **change}))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_cannot_execute_code(tmp_path):
+    path = tmp_path / "evil.yaml"
+    path.write_text(f'corpus: !!python/object/apply:os.system ["touch {tmp_path}/touched"]')
+    with pytest.raises(RecipeError, match="not valid YAML"):
+        load_recipe(path)
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("content", [b"- a\n- b\n", b"just words", b"1: 2\n", b"\xff\xfe\x00", b"a: [1"])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"recipe .*recipe\.yaml"):
+        read_yaml(path)
+
+
+def test_missing_and_empty(tmp_path):
+    with pytest.raises(RecipeError, match="cannot read recipe"):
+        read_yaml(tmp_path / "nothing.yaml")
+    (tmp_path / "empty.yaml").touch()
+    assert read_yaml(tmp_path / "empty.yaml") == {}

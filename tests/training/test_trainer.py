@@ -1,0 +1,244 @@
+"""Whole runs on the tiny corpus: resuming, determinism, the teacher, and what must be refused before training."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from parvox.errors import ModelFileError, OutputError, ParvoxError, TrainingError
+from parvox.training.recipe import load_recipe
+from parvox.training.run import load_run
+from parvox.training.trainer import Trainer, train
+
+
+def fit(recipe_path, out, *overrides, **options):
+    return train(load_recipe(recipe_path, list(overrides)), out, **options)
+
+
+def weights(folder):
+    return {name: (folder / name).read_bytes() for name in ("model.safetensors", "classifier.safetensors")}
+
+
+def test_a_run_folder_holds_what_a_user_needs(tiny_recipe, tmp_path):
+    run = fit(tiny_recipe, tmp_path / "run")
+    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["loss/speaker"]) < float(rows[0]["loss/speaker"])
+    assert all(0 <= float(row["dev/eer"]) <= 1 for row in rows)
+    assert run.summary["best_dev_eer"] == pytest.approx(min(float(row["dev/eer"]) for row in rows))
+    assert run.summary["parameters"] == sum(p.numel() for p in run.model.parameters())
+    assert any((run.folder / "tensorboard").iterdir())
+    assert not (run.folder / "checkpoint.safetensors").exists()
+    assert not run.model.training
+    assert load_recipe(run.folder / "recipe.yaml") == run.recipe
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another(tiny_recipe, tmp_path):
+    fit(tiny_recipe, tmp_path / "a")
+    fit(tiny_recipe, tmp_path / "b")
+    fit(tiny_recipe, tmp_path / "c", "--seed", "6")
+    assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+
+
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tiny_recipe, tmp_path):
+    options = [
+        "--training.epochs",
+        "6",
+        "--training.checkpoint_minutes",
+        "0.0001",
+        "--data.utterances_per_epoch",
+        "160",
+    ]
+    command = [sys.executable, "-m", "parvox", "train", str(tiny_recipe), *options]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    kills, draw = 0, random.Random(7)
+    for attempt in range(40):
+        process = subprocess.Popen(
+            [*command, "--out", str(killed), "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None and not (killed / "recipe.yaml").exists():
+            time.sleep(0.01)
+        try:
+            process.wait(timeout=None if attempt > 6 else draw.uniform(0.5, 6.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0, process.stderr.read()
+        break
+    assert kills >= 1
+    assert weights(killed) == weights(whole)
+    ours, theirs = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (killed, whole))
+    timed = {"seconds", "load_s"}
+    assert [{k: v for k, v in r.items() if k not in timed} for r in ours] == [
+        {k: v for k, v in r.items() if k not in timed} for r in theirs
+    ]
+
+
+def test_stopping_within_an_epoch_and_resuming_changes_nothing(tiny_recipe, tmp_path, monkeypatch):
+    fit(tiny_recipe, tmp_path / "whole", "--training.accumulate", "2", "--data.utterances_per_epoch", "400")
+    monkeypatch.setattr("parvox.training.trainer.Trainer._checkpoint_due", lambda self: True)
+
+    class Stop(Exception):
+        pass
+
+    original = Trainer._checkpoint
+    seen = []
+
+    def stop_at_second(self, out, started):
+        original(self, out, started)
+        seen.append(self.progress.step)
+        if len(seen) == 2:
+            raise Stop
+
+    monkeypatch.setattr(Trainer, "_checkpoint", stop_at_second)
+    options = ["--training.accumulate", "2", "--data.utterances_per_epoch", "400"]
+    with pytest.raises(Stop):
+        fit(tiny_recipe, tmp_path / "stopped", *options)
+    monkeypatch.setattr(Trainer, "_checkpoint", original)
+    assert seen[-1] % (400 // 16) != 0, "the stop must fall within an epoch"
+    with pytest.raises(ModelFileError, match="unfinished"):
+        load_run(tmp_path / "stopped")
+    fit(tiny_recipe, tmp_path / "stopped", *options, resume=True)
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+
+
+def test_distillation_pulls_the_student_towards_the_teacher(tiny_recipe, tmp_path):
+    teacher = fit(tiny_recipe, tmp_path / "teacher", "--training.epochs", "6")
+    before = teacher.model.state_dict()
+    pair = ["--distillation.teacher", str(teacher.folder), "--seed", "9", "--training.epochs", "6"]
+    student = fit(
+        tiny_recipe, tmp_path / "student", *pair, "--distillation.embedding.weight", "10", "--model.embedding_dim", "12"
+    )
+    rows = list(csv.DictReader((student.folder / "metrics.csv").open()))
+    first, last = (float(row["loss/embedding_cosine"]) for row in (rows[0], rows[-1]))
+    assert last < 0.7 * first
+    assert student.summary["parameters_added_for_training"] == 12 * 16
+    after = load_run(teacher.folder).model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_teacher_never_moves_while_it_teaches(tiny_recipe, tmp_path):
+    teacher = fit(tiny_recipe, tmp_path / "teacher", "--training.epochs", "1")
+    recipe = load_recipe(
+        tiny_recipe, ["--distillation.teacher", str(teacher.folder), "--distillation.label.weight", "1"]
+    )
+    trainer = Trainer(recipe)
+    before = {name: tensor.clone() for name, tensor in trainer.teacher.model.state_dict().items()}
+    trainer.fit(tmp_path / "student")
+    after = trainer.teacher.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(parameter.grad is None for parameter in trainer.teacher.model.parameters())
+    assert not any(name.startswith("teacher") for name in trainer.module.state_dict())
+
+
+def test_early_stop(tiny_recipe, tmp_path, monkeypatch):
+    from parvox.training.dev import DevScores
+
+    monkeypatch.setattr("parvox.training.trainer.score_dev", lambda *_: DevScores(eer=0.25, min_dcf=1.0))
+    run = fit(tiny_recipe, tmp_path / "run", "--training.epochs", "9", "--training.patience", "2")
+    assert run.summary["stopped_early"]
+    assert run.summary["epochs"] == 3
+
+
+def test_nothing_is_overwritten_unasked(tiny_recipe, tmp_path):
+    out = tmp_path / "run"
+    fit(tiny_recipe, out, "--training.epochs", "1")
+    before = weights(out)
+    with pytest.raises(OutputError, match="exists already"):
+        fit(tiny_recipe, out, "--training.epochs", "1", "--seed", "8")
+    with pytest.raises(OutputError, match="another recipe"):
+        fit(tiny_recipe, out, "--training.epochs", "1", "--seed", "8", resume=True)
+    assert weights(out) == before
+    fit(tiny_recipe, out, "--training.epochs", "1", resume=True)
+    assert weights(out) == before
+    fit(tiny_recipe, out, "--training.epochs", "1", "--seed", "8", overwrite=True)
+    assert weights(out) != before
+
+
+def test_a_folder_that_is_no_run_is_never_deleted(tiny_recipe, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="no run folder"):
+        fit(tiny_recipe, tmp_path / "precious", overwrite=True)
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["--corpus", "nowhere"], "nowhere"),
+        (["--model.features.sample_rate_hz", "8000"], "prepared at 16000 Hz"),
+        (["--data.batch_size", "100000"], "lower data.batch_size"),
+        (["--training.accumulate", "1000"], "accumulate"),
+        (["--distillation.teacher", "nowhere", "--distillation.label.weight", "1"], "nowhere"),
+        (["--training.accelerator", "cuda"], "cannot train on"),
+        (["--augmentation.noise_probability", "0.5", "--corpus", "NOISELESS"], "noise"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(tiny_recipe, tmp_path, overrides, says, request):
+    if "cuda" in overrides and torch.cuda.is_available():
+        pytest.skip("this machine has what the recipe asks for")
+    if "NOISELESS" in overrides:
+        overrides = overrides[:2]
+    with pytest.raises(ParvoxError, match=says) as caught:
+        fit(tiny_recipe, tmp_path / "run", *overrides)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_other_speakers_is_refused(tiny_recipe, tmp_path):
+    teacher = fit(tiny_recipe, tmp_path / "teacher", "--training.epochs", "1")
+    known = json.loads((teacher.folder / "speakers.json").read_text())
+    known["speakers"] = [f"other-{name}" for name in known["speakers"]]
+    (teacher.folder / "speakers.json").write_text(json.dumps(known))
+    with pytest.raises(TrainingError, match="0 of them in common"):
+        fit(
+            tiny_recipe,
+            tmp_path / "student",
+            "--distillation.teacher",
+            str(teacher.folder),
+            "--distillation.label.weight",
+            "1",
+        )
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_damaged_run_is_named(tiny_recipe, tmp_path):
+    run = fit(tiny_recipe, tmp_path / "run", "--training.epochs", "1")
+    (run.folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelFileError, match="model.safetensors"):
+        load_run(run.folder)
+    recipe = (run.folder / "recipe.yaml").read_text()
+    (run.folder / "recipe.yaml").write_text(recipe.replace("embedding_dim: 16", "embedding_dim: 17"))
+    with pytest.raises(ModelFileError):
+        load_run(run.folder)
+    with pytest.raises(ModelFileError, match="not a folder"):
+        load_run(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelFileError, match="holds no"):
+        load_run(tmp_path / "empty")
+
+
+def test_a_diverging_run_says_so(tiny_recipe, tmp_path):
+    with pytest.raises(TrainingError, match="no longer finite"):
+        fit(
+            tiny_recipe,
+            tmp_path / "run",
+            "--training.learning_rate",
+            "1e30",
+            "--training.clip_norm",
+            "0",
+            "--training.warmup",
+            "0",
+            "--training.optimizer",
+            "sgd",
+        )
