@@ -1,0 +1,185 @@
+"""Trial lists as arrays: what millions of trials are scored and resampled by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parvox.corpora.trials import Trial, read_trials
+from parvox.errors import TrialError
+
+_HASH_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class TrialIndex:
+    """A trial list in columns.
+
+    Attributes:
+        ids: The utterances that occur, each once.
+        enrol: (trials,) int32, the place in `ids` of each trial's enrolment utterance.
+        test: (trials,) int32, likewise of its test utterance.
+        target: (trials,) bool, whether it is the same speaker.
+        name: Where the list came from.
+        sha256: Of the list as `parvox.corpora.trials.write_trials` writes it.
+    """
+
+    ids: list[str]
+    enrol: NDArray[np.int32]
+    test: NDArray[np.int32]
+    target: NDArray[np.bool_]
+    name: str
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @classmethod
+    def from_trials(cls, trials: Iterable[Trial], name: str = "trials") -> TrialIndex:
+        """Put trials in columns.
+
+        Args:
+            trials: Any number of them.
+            name: Where they came from.
+
+        Raises:
+            TrialError: there are none, or the same pair is both target and non-target.
+        """
+        place: dict[str, int] = {}
+        enrol: list[int] = []
+        test: list[int] = []
+        target: list[bool] = []
+        for trial in trials:
+            enrol.append(place.setdefault(trial.enrol, len(place)))
+            test.append(place.setdefault(trial.test, len(place)))
+            target.append(trial.target)
+        if not target:
+            raise TrialError(f"{name}: no trials; expected at least one target and one non-target trial")
+        ids = list(place)
+        columns = np.array(enrol, np.int32), np.array(test, np.int32), np.array(target, bool)
+        index = cls(ids, *columns, name=name, sha256=_sha256(ids, *columns))
+        index._check_contradictions()
+        return index
+
+    @classmethod
+    def read(cls, path: Path) -> TrialIndex:
+        """Read a list in VoxCeleb's format.
+
+        Raises:
+            TrialError: it is missing, no trial list, or contradicts itself.
+        """
+        return cls.from_trials(read_trials(path), str(path))
+
+    @property
+    def targets(self) -> int:
+        """How many target trials."""
+        return int(np.count_nonzero(self.target))
+
+    @property
+    def nontargets(self) -> int:
+        """How many non-target trials."""
+        return len(self) - self.targets
+
+    def take(self, rows: NDArray[Any]) -> TrialIndex:
+        """The trials that `rows` (numbers or a mask) chooses; its hash is that of the shorter list."""
+        columns = self.enrol[rows], self.test[rows], self.target[rows]
+        return TrialIndex(self.ids, *columns, name=self.name, sha256=_sha256(self.ids, *columns))
+
+    def duplicates(self) -> NDArray[np.int64]:
+        """Rows that repeat the pair of an earlier row."""
+        order, first = self._by_pair()
+        return np.sort(order[~first])
+
+    def refuse_duplicates(self) -> None:
+        """Raise `TrialError` if a pair stands in the list twice."""
+        repeated = self.duplicates()
+        if len(repeated):
+            raise TrialError(
+                f"{self.name}: {len(repeated)} trials stand there twice, such as {self.describe(repeated[0])}; "
+                "remove them, or pass --keep_duplicates to count them twice"
+            )
+
+    def describe(self, row: int | np.integer) -> str:
+        """One trial, as a line of the list."""
+        return f"'{int(self.target[row])} {self.ids[self.enrol[row]]} {self.ids[self.test[row]]}'"
+
+    def speakers(self, speaker_of: Mapping[str, str]) -> Speakers:
+        """The speakers of both sides.
+
+        Args:
+            speaker_of: The speaker of each utterance.
+
+        Raises:
+            TrialError: an utterance is unknown, or a trial's label contradicts its speakers.
+        """
+        unknown = [utterance for utterance in self.ids if utterance not in speaker_of]
+        if unknown:
+            raise unknown_utterances(self.name, unknown, len(self.ids))
+        names = sorted({speaker_of[utterance] for utterance in self.ids})
+        place = {name: index for index, name in enumerate(names)}
+        of_id = np.array([place[speaker_of[utterance]] for utterance in self.ids], np.int32)
+        enrol, test = of_id[self.enrol], of_id[self.test]
+        wrong = np.flatnonzero((enrol == test) != self.target)
+        if len(wrong):
+            row = wrong[0]
+            raise TrialError(
+                f"{self.name}: {len(wrong)} trials contradict the corpus, such as {self.describe(row)}: its speakers "
+                f"are {names[enrol[row]]} and {names[test[row]]}; is the list of another corpus?"
+            )
+        return Speakers(names, enrol, test)
+
+    def _by_pair(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Rows ordered by pair, earlier rows first, and which of them begin a new pair."""
+        pair = self.enrol.astype(np.int64) * len(self.ids) + self.test
+        order = np.argsort(pair, kind="stable")
+        ordered = pair[order]
+        return order, np.concatenate([[True], ordered[1:] != ordered[:-1]])
+
+    def _check_contradictions(self) -> None:
+        order, first = self._by_pair()
+        label = self.target[order]
+        wrong = np.flatnonzero(~first[1:] & (label[1:] != label[:-1]))
+        if len(wrong):
+            shown = self.describe(order[wrong[0] + 1])
+            raise TrialError(
+                f"{self.name}: {len(wrong)} trials contradict others of the list, such as {shown}, which also stands "
+                "there with the other label; correct the list"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Speakers:
+    """Who speaks in the trials.
+
+    Attributes:
+        names: The speakers, sorted.
+        enrol: (trials,) int32, place in `names`.
+        test: (trials,) int32, place in `names`.
+    """
+
+    names: list[str]
+    enrol: NDArray[np.int32]
+    test: NDArray[np.int32]
+
+
+def unknown_utterances(what: str, unknown: Sequence[str], total: int) -> TrialError:
+    """The error for utterances of a list that the corpus or the embeddings do not have."""
+    return TrialError(
+        f"{what}: {len(unknown)} of its {total} utterances are unknown, such as {unknown[0]!r}; "
+        "is it the list of another corpus or split?"
+    )
+
+
+def _sha256(ids: list[str], enrol: NDArray[np.int32], test: NDArray[np.int32], target: NDArray[np.bool_]) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(target), _HASH_BLOCK):
+        rows = slice(start, start + _HASH_BLOCK)
+        columns = zip(target[rows].tolist(), enrol[rows].tolist(), test[rows].tolist(), strict=True)
+        digest.update("".join(f"{t:d} {ids[a]} {ids[b]}\n" for t, a, b in columns).encode())
+    return digest.hexdigest()
