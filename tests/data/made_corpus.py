@@ -29,7 +29,7 @@ class MadeCorpus:
     noises: list[MonoCut] = field(default_factory=list)
     rooms: list[MonoCut] = field(default_factory=list)
 
-    def cuts(self, split: str) -> CutSet:
+    def cuts(self, split: str, *, lazy: bool = False) -> CutSet:
         assert split == "train"
         return CutSet.from_cuts(self.train)
 

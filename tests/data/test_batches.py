@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from lhotse import MonoCut, Recording, SupervisionSegment
 from made_corpus import RATE, MadeCorpus, write_cut
 
-from parvox.data import AugmentationSettings, Batch, Batches, DataSettings
+from parvox.corpora.prepared import PreparedCorpus
+from parvox.data import AugmentationSettings, Augmenter, Batch, Batches, DataSettings
 from parvox.data.batch import RIR_LEAD, _crop
 from parvox.data.batches import default_workers
 from parvox.errors import CorpusError, RecipeError, TrainingError
@@ -334,6 +335,21 @@ def test_workers_are_chosen_by_the_processors(monkeypatch: pytest.MonkeyPatch) -
 
     assert [on(1), on(2), on(4), on(16), on(64)] == [0, 0, 2, 8, 8]
     assert on(16, "4") == 2
+
+
+def test_a_prepared_corpus_makes_augmented_batches(prepared_tiny: Path) -> None:
+    corpus = PreparedCorpus.load(prepared_tiny)
+    batches = Batches(corpus, _settings(batch_size=16, speed_perturbation=(1.1,)), ALL, seed=0)
+    assert batches.speakers == corpus.speakers("train")
+    assert batches.sample_rate_hz == corpus.info.sample_rate_hz
+    augmenter = Augmenter(batches.sample_rate_hz)
+    for batch in batches.epoch(0):
+        waveforms = augmenter.augment_waveforms(batch)
+        assert waveforms.shape == batch.waveforms.shape == (16, 8000)
+        assert torch.isfinite(waveforms).all()
+        assert not torch.equal(waveforms, batch.waveforms)
+    trained = {cut.id for cut in corpus.cuts("train")}
+    assert {name for batch in batches.epoch(1) for name in batch.ids} <= trained
 
 
 def test_real_speech_makes_batches(real_corpus: Path) -> None:

@@ -29,10 +29,10 @@ _MIB = 1 << 20
 
 
 class Corpus(Protocol):
-    """What batches need of a prepared corpus."""
+    """What batches need of a `parvox.corpora.prepared.PreparedCorpus`."""
 
-    def cuts(self, split: str) -> Iterable[Cut]:
-        """The cuts of a split."""
+    def cuts(self, split: str, *, lazy: bool = False) -> Iterable[Cut]:
+        """The cuts of a split; lazy, they are not all held in memory."""
         ...
 
     def noise(self) -> Iterable[Cut] | None:
@@ -86,7 +86,7 @@ class Batches:
         if seed < 0:
             raise RecipeError(f"seed {seed} given; expected 0 or more")
         augmentation = augmentation or AugmentationSettings()
-        cuts = iter(corpus.cuts("train"))
+        cuts = iter(corpus.cuts("train", lazy=True))
         first = next(cuts, None)
         if first is None:
             raise CorpusError("the corpus has no training utterances: prepare it again with a train split")
