@@ -1,0 +1,236 @@
+"""A prepared corpus, as `parvox prepare` wrote it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parvox.corpora.trials import Trial, read_trials
+from parvox.errors import CorpusError, nearest
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
+    from lhotse.cut import Cut
+
+FORMAT = 1
+INFO = "corpus.json"
+AGAIN = "prepare the corpus again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitInfo:
+    """What one split holds."""
+
+    speakers: int
+    utterances: int
+    hours: float
+    target_trials: int = 0
+    nontarget_trials: int = 0
+    trials_from: str = ""
+    """How its trial list came about; empty without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusInfo:
+    """What `corpus.json` says."""
+
+    name: str
+    importer: str
+    synthetic: bool
+    """Whether the speech is made rather than recorded."""
+    sample_rate_hz: int
+    fingerprint: str
+    """SHA-256 over manifests and trial lists; equal for the same recordings, labels and trials, wherever they lie."""
+    sources: list[str] = field(default_factory=list)
+    licences: list[str] = field(default_factory=list)
+    splits: dict[str, SplitInfo] = field(default_factory=dict)
+    """By name; splits without speakers are absent."""
+    clips: dict[str, int] = field(default_factory=dict)
+    """Noises and impulse responses, by manifest: noise, noise-test, rir, rir-test."""
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Recordings left out, by reason."""
+    notes: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    """The settings that made the corpus."""
+    parvox_version: str = ""
+    format: int = FORMAT
+
+
+class PreparedCorpus:
+    """A folder of manifests, splits and trial lists.
+
+    Args:
+        folder: Where it lies.
+        info: What its `corpus.json` says.
+    """
+
+    def __init__(self, folder: Path, info: CorpusInfo) -> None:
+        self.folder = folder
+        self.info = info
+
+    @classmethod
+    def load(cls, folder: Path) -> PreparedCorpus:
+        """Open a prepared corpus; manifests are read when asked for.
+
+        Raises:
+            CorpusError: `folder` is missing, is no prepared corpus, or lacks a file that it should hold.
+        """
+        folder = Path(folder).absolute()
+        if not folder.is_dir():
+            what = f"{folder} is a file" if folder.exists() else f"no such folder: {folder}"
+            raise CorpusError(f"{what}; expected a corpus made by 'parvox prepare'")
+        try:
+            data = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CorpusError(f"{folder} has no {INFO}; expected a corpus made by 'parvox prepare'") from error
+        except (OSError, ValueError) as error:
+            raise CorpusError(f"{folder / INFO} cannot be read ({error}); {AGAIN}") from error
+        corpus = cls(folder, _info(data, folder / INFO))
+        for name in (*corpus.info.splits, *corpus.info.clips):
+            corpus._require(f"{name}.jsonl.gz")
+        return corpus
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that hold speech."""
+        return tuple(self.info.splits)
+
+    def cuts(self, split: str, *, lazy: bool = False) -> CutSet:
+        """The utterances of a split, one cut each.
+
+        Args:
+            split: train, dev or test.
+            lazy: Read the manifest anew with each pass instead of keeping it in memory; then `len` does not work.
+
+        Raises:
+            CorpusError: There is no such split, or its manifest is damaged (when lazy, on the way).
+        """
+        self._known(split)
+        return self._read(split, self.info.splits[split].utterances, lazy)
+
+    def speakers(self, split: str) -> list[str]:
+        """The speakers of a split, sorted.
+
+        Raises:
+            CorpusError: There is no such split, or its manifest is damaged.
+        """
+        return sorted({cut.supervisions[0].speaker for cut in self.cuts(split, lazy=True)})
+
+    def trials(self, split: str) -> list[Trial]:
+        """The trials of a split.
+
+        Raises:
+            CorpusError: There is no such split, or it has no trial list.
+            TrialError: The trial list is damaged.
+        """
+        self._known(split)
+        if not self.info.splits[split].trials_from:
+            notes = [note for note in self.info.notes if note.startswith(f"{split}: ")]
+            why = f" ({notes[0].removeprefix(f'{split}: ')})" if notes else ""
+            raise CorpusError(f"{self.folder} has no trials for {split}{why}; give a trial list, or another corpus")
+        return read_trials(self._require(f"{split}.trials"))
+
+    def noise(self, *, test: bool = False) -> CutSet | None:
+        """Background noises for augmentation, or those kept for tests; None if there are none."""
+        return self._clips("noise-test" if test else "noise")
+
+    def rirs(self, *, test: bool = False) -> CutSet | None:
+        """Room impulse responses for augmentation, or those kept for tests; None if there are none."""
+        return self._clips("rir-test" if test else "rir")
+
+    def verify(self) -> None:
+        """Read everything and compare it with the fingerprint.
+
+        Raises:
+            CorpusError: Manifests or trial lists are not those that were prepared.
+        """
+        if self.fingerprint() != self.info.fingerprint:
+            raise CorpusError(f"{self.folder}: manifests or trial lists were changed since they were made; {AGAIN}")
+
+    def fingerprint(self) -> str:
+        """The fingerprint of the files as they are now."""
+        from parvox.corpora.manifests import Fingerprint
+
+        fingerprint = Fingerprint()
+        for split, info in self.info.splits.items():
+            fingerprint.add_cuts(split, self.cuts(split, lazy=True))
+            if info.trials_from:
+                fingerprint.add_file(f"{split}.trials", self._require(f"{split}.trials"))
+        for name in self.info.clips:
+            fingerprint.add_cuts(name, self._clips(name) or [])
+        return fingerprint.hexdigest()
+
+    def _known(self, split: str) -> None:
+        if split not in self.info.splits:
+            if not self.info.splits:
+                raise CorpusError(f"{self.folder} holds no speech, only noises or impulse responses")
+            raise CorpusError(f"{self.folder} has no split {split!r}: {nearest(split, self.info.splits)}")
+
+    def _require(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise CorpusError(f"{path} is missing; {AGAIN}")
+        return path
+
+    def _clips(self, name: str) -> CutSet | None:
+        count = self.info.clips.get(name, 0)
+        return self._read(name, count, lazy=False) if count else None
+
+    def _read(self, name: str, count: int, lazy: bool) -> CutSet:
+        from lhotse import CutSet
+
+        found = _ManifestReader(self._require(f"{name}.jsonl.gz"), count)
+        return CutSet(found if lazy else list(found))
+
+
+class _ManifestReader:
+    """Iterates over a manifest, however often, and turns whatever is wrong with it into `CorpusError`."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self._count = path, count
+
+    def __iter__(self) -> Iterator[Cut]:
+        from lhotse.serialization import deserialize_item, load_jsonl
+
+        import parvox.corpora.downmix  # noqa: F401, registers the transform that manifests may name
+
+        number = 0
+        try:
+            for data in load_jsonl(self._path):
+                cut = deserialize_item(data)
+                for source in cut.recording.sources:
+                    source.source = str(self._path.parent / source.source)  # absolute paths stay as they are
+                number += 1
+                yield cut
+        except (
+            OSError,
+            EOFError,
+            zlib.error,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+        ) as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            raise CorpusError(f"{self._path} is damaged after line {number} ({words[:120]}); {AGAIN}") from error
+        if number != self._count:
+            raise CorpusError(f"{self._path} holds {number} cuts, {INFO} says {self._count}; {AGAIN}")
+
+
+def _info(data: Any, path: Path) -> CorpusInfo:
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else None
+        raise CorpusError(f"{path} has format {found!r}, this Parvox reads {FORMAT}; {AGAIN}")
+    known = {item.name for item in dataclasses.fields(CorpusInfo)}
+    try:
+        values = {key: value for key, value in data.items() if key in known}
+        values["splits"] = {name: SplitInfo(**split) for name, split in values.get("splits", {}).items()}
+        return CorpusInfo(**values)
+    except (TypeError, AttributeError) as error:
+        raise CorpusError(f"{path} lacks what a prepared corpus should say ({error}); {AGAIN}") from error
