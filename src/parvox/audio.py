@@ -240,7 +240,9 @@ def _truncated(name: str, there_s: float, announced_s: float) -> RecordingError:
 
 def _too_long(name: str, duration: str, max_duration_s: float | None) -> RecordingError:
     return RecordingError(
-        "too long", f"{name}: {duration}; at most {max_duration_s:g} s is expected: cut it, or raise the limit"
+        "too long",
+        f"{name}: {duration}; at most {max_duration_s:g} s is expected: use its beginning (cut) or raise the limit "
+        "(max_duration_s)",
     )
 
 

@@ -78,11 +78,12 @@ class SpeakerEmbedder:
         embedding: NDArray[np.float32] = self.embed_batch([samples])[0]
         return embedding
 
-    def embed_batch(self, waveforms: Sequence[Samples]) -> NDArray[np.float32]:
+    def embed_batch(self, waveforms: Sequence[Samples], names: Sequence[str] = ()) -> NDArray[np.float32]:
         """Embed waveforms of any lengths.
 
         Args:
             waveforms: Each (samples,) float in [-1, 1] at the contract's rate.
+            names: What to call them in messages; "waveform 0" and so on by default.
 
         Returns:
             (batch, embedding_dim), in the order given, not length-normalised.
@@ -90,24 +91,25 @@ class SpeakerEmbedder:
         Raises:
             AudioError: one is too short, not finite, or not one channel.
         """
-        checked = [self._checked(index, waveform) for index, waveform in enumerate(waveforms)]
+        names = names or [f"waveform {index}" for index in range(len(waveforms))]
+        checked = [self._checked(waveform, name) for waveform, name in zip(waveforms, names, strict=True)]
         embeddings = np.empty((len(checked), self.contract.embedding_dim), np.float32)
         for rows in self._batches([len(waveform) for waveform in checked]):
             embeddings[rows] = self._run([checked[row] for row in rows])
         return embeddings
 
-    def _checked(self, index: int, waveform: Samples) -> Samples:
+    def _checked(self, waveform: Samples, name: str) -> Samples:
         samples = np.asarray(waveform, dtype=np.float32)
         if samples.ndim != 1:
-            raise AudioError(f"waveform {index}: shape {samples.shape} given; (samples,), one channel, is expected")
+            raise AudioError(f"{name}: shape {samples.shape} given; (samples,), one channel, is expected")
         if len(samples) < self.contract.min_samples:
             rate = self.contract.sample_rate_hz
             raise AudioError(
-                f"waveform {index}: {len(samples) / rate:.3g} s; "
+                f"{name}: {len(samples) / rate:.3g} s; "
                 f"{self.name} needs at least {self.contract.min_samples / rate:.3g} s"
             )
         if not np.isfinite(samples).all():
-            raise AudioError(f"waveform {index}: NaN or infinite samples; every sample must be a finite number")
+            raise AudioError(f"{name}: NaN or infinite samples; every sample must be a finite number")
         return samples
 
     def _batches(self, lengths: list[int]) -> list[list[int]]:

@@ -1,0 +1,117 @@
+"""`parvox info`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parvox.cli.parsing import call
+from parvox.errors import MissingExtraError, ModelFileError
+
+if TYPE_CHECKING:
+    from parvox.runtime.model_file import ModelContract, OperatingPoint
+
+
+def main(argv: list[str]) -> None:
+    """Look and print."""
+    call(info, argv, prog="parvox info")
+
+
+def info(path: Path, *, json: bool = False) -> None:
+    """Show what a model file, run folder or recipe holds.
+
+    Args:
+        path: Model file (its checksum is checked), run folder of parvox train or distill, or recipe (.yaml).
+        json: Print one JSON object, with everything.
+    """
+    if path.is_dir():
+        told, text = _run_folder(path)
+    elif path.suffix.lower() in (".yaml", ".yml"):
+        told, text = _recipe(path)
+    else:
+        told, text = _model_file(path)
+    print(json_format.dumps(told) if json else text)
+
+
+def _model_file(path: Path) -> tuple[dict[str, Any], str]:
+    from parvox.runtime.model_file import read_model_file
+
+    data, contract = read_model_file(path)
+    told = {"kind": "model", "path": str(path), "bytes": len(data), **dataclasses.asdict(contract)}
+    return told, "\n".join([f"{path}: model file of {_size(len(data))}, checksum right", *_contract_lines(contract)])
+
+
+def _contract_lines(contract: ModelContract) -> list[str]:
+    rate = contract.sample_rate_hz
+    voices = "synthetic voices only: do not rely on it for real ones" if contract.synthetic else "real voices"
+    rows = [
+        ("model", f"{contract.name} ({contract.precision})"),
+        ("input", f"waveform at {rate} Hz, {contract.min_samples / rate:.3g} s or more"),
+        ("embedding", f"{contract.embedding_dim} numbers" + (", less their mean" if contract.mean else "")),
+        ("parameters", f"{contract.parameters:,}"),
+        ("MACs", f"{contract.macs_1s / 1e6:,.1f} M for 1 s"),
+        ("features", ", ".join(f"{key} {value}" for key, value in contract.features.items())),
+        ("learned from", voices),
+        ("licence", contract.licence or "not stated"),
+        ("fingerprint", contract.fingerprint),
+        ("exported by", f"Parvox {contract.parvox_version}"),
+        ("recipe", f"{len(contract.recipe.splitlines())} lines (--json shows them)"),
+    ]
+    if not contract.thresholds:
+        rows.append(("thresholds", "none: give parvox verify one with --threshold"))
+    for index, (name, point) in enumerate(sorted(contract.thresholds.items(), key=lambda item: item[1].threshold)):
+        rows.append(("thresholds" if index == 0 else "", _threshold(name, point, name == contract.default_threshold)))
+    return _aligned(rows)
+
+
+def _threshold(name: str, point: OperatingPoint, default: bool) -> str:
+    return (
+        f"{name}{' (default)' if default else ''}: {point.threshold:.4f}, {point.false_accept_rate:.2%} false accepts "
+        f"of {point.nontarget_trials:,}, {point.false_reject_rate:.2%} false rejects of {point.target_trials:,}, "
+        f"{point.source}"
+    )
+
+
+def _run_folder(path: Path) -> tuple[dict[str, Any], str]:
+    """Summary and recipe, read as plain files: no torch needed."""
+    recipe_path, summary_path = path / "recipe.yaml", path / "summary.json"
+    if not recipe_path.is_file():
+        raise ModelFileError(f"{path}: a folder without recipe.yaml; a run folder of parvox train or distill expected")
+    if not summary_path.is_file():
+        raise ModelFileError(f"{path}: an unfinished run, without summary.json; finish it with --resume")
+    try:
+        recipe = recipe_path.read_text(encoding="utf-8")
+        summary = json_format.loads(summary_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ModelFileError(f"{path}: recipe.yaml or summary.json is damaged; restore them or train again") from None
+    if not isinstance(summary, dict):
+        raise ModelFileError(f"{summary_path}: holds no JSON object; restore it or train again")
+    rows = [(key, f"{value:.6g}" if isinstance(value, float) else str(value)) for key, value in summary.items()]
+    text = "\n".join([f"{path}: run folder", *_aligned(rows), "", "recipe.yaml:", recipe.rstrip()])
+    return {"kind": "run", "path": str(path), "summary": summary, "recipe": recipe}, text
+
+
+def _recipe(path: Path) -> tuple[dict[str, Any], str]:
+    """The recipe with every default filled in, and the size of its model."""
+    try:
+        from parvox.models import SpeakerModel
+        from parvox.training.recipe import load_recipe
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"parvox info of a recipe ({error.name} is not installed)", "train") from error
+    recipe = load_recipe(path)
+    parameters = sum(tensor.numel() for tensor in SpeakerModel(recipe.model).parameters())
+    told = {"kind": "recipe", "path": str(path), "parameters": parameters, "recipe": recipe.to_dict()}
+    return told, f"{path}: recipe of a model with {parameters:,} parameters\n\n{recipe.to_yaml().rstrip()}"
+
+
+def _aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
+    rows = list(rows)
+    width = max((len(key) for key, _ in rows), default=0)
+    return [f"{key:<{width}}  {value}" for key, value in rows]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,205 @@
+"""Embeddings of many recordings, in one file that remembers which model they came from.
+
+Embeddings are biometric data: they are written where the caller says and printed nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parvox.audio import AUDIO_SUFFIXES
+from parvox.errors import AudioError, ParvoxError
+from parvox.files import atomic_file
+from parvox.progress import progress
+from parvox.runtime.embedder import SpeakerEmbedder
+from parvox.runtime.speech import find_speech
+from parvox.runtime.verify import MAX_DURATION_S, read_recording
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of recordings, all by one model.
+
+    Attributes:
+        ids: (recordings,) what was embedded: paths as given, a folder's with the folder's name in front.
+        embeddings: (recordings, embedding_dim) float32, not length-normalised.
+        speech_s: (recordings,) seconds of speech, by energy.
+        fingerprint: The model's; only embeddings of equal fingerprints may be compared.
+        model: The model's name.
+        left_out: Path and problem of each recording that was left out; not saved.
+    """
+
+    ids: tuple[str, ...]
+    embeddings: NDArray[np.float32] = field(repr=False)
+    speech_s: NDArray[np.float32] = field(repr=False)
+    fingerprint: str
+    model: str
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def find_recordings(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Files as given, and every recording below the folders given, in order of name, each once.
+
+    Args:
+        paths: Files, taken whatever their name, and folders, searched for `AUDIO_SUFFIXES`; hidden files are passed.
+
+    Raises:
+        AudioError: a folder holds no recording.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found[path] = None
+            continue
+        inside = [
+            each
+            for each in sorted(path.rglob("*"))
+            if each.suffix.lower() in AUDIO_SUFFIXES
+            and not any(part.startswith(".") for part in each.relative_to(path).parts)
+            and each.is_file()
+        ]
+        if not inside:
+            raise AudioError(f"{path}: a folder without recordings; files such as .wav, .flac, .ogg or .mp3 expected")
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def embed_files(
+    embedder: SpeakerEmbedder,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    max_duration_s: float = MAX_DURATION_S,
+    cut: bool = False,
+    skip_bad: bool = False,
+) -> Embeddings:
+    """Embed recordings on disk, one after the other.
+
+    Args:
+        embedder: The model.
+        paths: Recordings, and folders to search for them.
+        max_duration_s: The longest recording allowed.
+        cut: Use the beginning of longer recordings instead of refusing them.
+        skip_bad: Leave out recordings that cannot be used, and list them, instead of stopping at the first.
+
+    Raises:
+        AudioError: a recording cannot be used, or none can.
+    """
+    ids, rows, speech, left_out = [], [], [], []
+    for path in progress(find_recordings(paths), "embed", unit="recording"):
+        try:
+            audio = read_recording(embedder, path, max_duration_s=max_duration_s, cut=cut)
+            rows.append(embedder.embed_batch([audio.samples], [audio.name])[0])
+        except AudioError as error:
+            if not skip_bad:
+                raise
+            left_out.append((str(path), str(error)))
+            continue
+        ids.append(path.as_posix())
+        speech.append(find_speech(audio.samples, audio.sample_rate_hz).seconds)
+    if not rows:
+        first = f", the first: {left_out[0][1]}" if left_out else ""
+        raise AudioError(f"no recording that can be embedded; {len(left_out)} left out{first}")
+    contract = embedder.contract
+    return Embeddings(
+        ids=tuple(ids),
+        embeddings=np.stack(rows),
+        speech_s=np.array(speech, np.float32),
+        fingerprint=contract.fingerprint,
+        model=contract.name,
+        left_out=tuple(left_out),
+    )
+
+
+def embed_to_file(
+    model: str | os.PathLike[str],
+    paths: Sequence[str | os.PathLike[str]],
+    out: Path,
+    *,
+    max_duration_s: float = MAX_DURATION_S,
+    cut: bool = False,
+    skip_bad: bool = False,
+    threads: int = 1,
+    overwrite: bool = False,
+) -> Embeddings:
+    """Embed recordings on disk and save the result, whole or not at all.
+
+    Args:
+        model: A model file.
+        paths: Recordings, and folders to search for them.
+        out: The file to write, see `save_embeddings`.
+        max_duration_s: The longest recording allowed.
+        cut: Use the beginning of longer recordings instead of refusing them.
+        skip_bad: Leave out recordings that cannot be used instead of stopping at the first.
+        threads: Threads to compute with.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        ParvoxError: the model, a recording or `out` cannot be used; nothing is written.
+    """
+    embedder = SpeakerEmbedder.load(model, threads)
+    with atomic_file(out, overwrite=overwrite) as temporary:  # before the work, to learn early that it cannot be
+        made = embed_files(embedder, paths, max_duration_s=max_duration_s, cut=cut, skip_bad=skip_bad)
+        _write(made, temporary)
+    return made
+
+
+def save_embeddings(made: Embeddings, path: Path, *, overwrite: bool = False) -> None:
+    """Write a NumPy ``.npz`` with ids, embeddings, speech_s, fingerprint and model; plain arrays, no pickle.
+
+    Raises:
+        OutputError: it exists and `overwrite` is false, or it cannot be written.
+    """
+    with atomic_file(path, overwrite=overwrite) as temporary:
+        _write(made, temporary)
+
+
+def load_embeddings(path: str | os.PathLike[str], fingerprint: str | None = None) -> Embeddings:
+    """Read what `save_embeddings` wrote.
+
+    Args:
+        path: The file.
+        fingerprint: That of the model whose embeddings they shall be compared with; any if left out.
+
+    Raises:
+        ParvoxError: it is missing, damaged, no such file, or from another model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            made = Embeddings(
+                ids=tuple(map(str, arrays["ids"])),
+                embeddings=arrays["embeddings"].astype(np.float32),
+                speech_s=arrays["speech_s"].astype(np.float32),
+                fingerprint=str(arrays["fingerprint"]),
+                model=str(arrays["model"]),
+            )
+    except FileNotFoundError:
+        raise ParvoxError(f"{path}: no such file; embeddings written by parvox embed are expected") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        raise ParvoxError(f"{path}: damaged or no embeddings; a file written by parvox embed is expected") from None
+    if not made.embeddings.ndim == 2 or not len(made.ids) == len(made.embeddings) == len(made.speech_s):
+        raise ParvoxError(f"{path}: ids and embeddings differ in number; a file written by parvox embed is expected")
+    if fingerprint is not None and made.fingerprint != fingerprint:
+        raise ParvoxError(
+            f"{path}: embeddings of the model {made.model} ({made.fingerprint[:12]}), not of the model at hand "
+            f"({fingerprint[:12]}): embed the recordings again"
+        )
+    return made
+
+
+def _write(made: Embeddings, path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            ids=np.array(made.ids, dtype=np.str_),
+            embeddings=made.embeddings,
+            speech_s=made.speech_s,
+            fingerprint=np.array(made.fingerprint),
+            model=np.array(made.model),
+        )
