@@ -94,7 +94,11 @@ class UniqueIds:
         """The id of relative `path`; with its suffix if the id without is taken."""
         name = self._prefix + utterance_id(path)
         if name in self._taken:
-            name = self._prefix + utterance_id(path + ".")
+            name = full = self._prefix + utterance_id(path + ".")
+            copy = 1
+            while name in self._taken:
+                copy += 1
+                name = f"{full}~{copy}"
         self._taken.add(name)
         return name
 

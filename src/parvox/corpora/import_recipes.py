@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import soundfile
 
+from parvox.audio import RecordingError, read_audio
 from parvox.corpora.entries import (
     Entry,
     Kind,
@@ -72,7 +73,7 @@ def import_librispeech(root: Path) -> Listing:
                     split=split,
                 )
             )
-    _add_rest(listing, root, seen, broken, "speech", "no transcript names it, or its part is not LibriSpeech's")
+    _add_rest(listing, root, seen, broken, "no transcript names it, or its part is not LibriSpeech's")
     require_some(listing, root, LIBRISPEECH)
     return listing
 
@@ -122,7 +123,7 @@ def import_musan(root: Path) -> Listing:
             )
     if (root / "speech").is_dir():
         listing.notes.append("speech/ was left out: a second voice is no background noise")
-    _add_rest(listing, root, seen, broken, "noise", "Lhotse's recipe does not take it", skip="speech/")
+    _add_rest(listing, root, seen, broken, "Lhotse's recipe does not take it", skip="speech/")
     require_some(listing, root, MUSAN)
     return listing
 
@@ -154,7 +155,7 @@ def import_rirs(root: Path) -> Listing:
             listing.entries.append(
                 Entry(path=root / path, id=name, source=f"rirs-{part}", kind=kind, recording=together)
             )
-    _add_rest(listing, root, seen, broken, "noise", "Lhotse's recipe does not take it")
+    _add_rest(listing, root, seen, broken, "Lhotse's recipe does not take it")
     require_some(listing, root, RIRS)
     return listing
 
@@ -169,7 +170,7 @@ def _run(recipe: Callable[[Path], T], root: Path, expected: str, part: str = "")
     """What `recipe` makes of `root`, and the recordings it could not have read.
 
     Lhotse's recipes stop at the first unreadable file. Then they are run again on a tree of links to all files but
-    those without a sound header, which the decoding check will judge.
+    those without a sound header.
     """
     try:
         with _quiet():
@@ -236,17 +237,19 @@ def _paths(recordings: Iterable[Any], root: Path) -> Iterator[tuple[Any, str]]:
 
 
 def _add_rest(
-    listing: Listing, root: Path, seen: set[str], broken: set[str], kind: Kind, why: str, skip: str | None = None
+    listing: Listing, root: Path, seen: set[str], broken: set[str], why: str, skip: str | None = None
 ) -> None:
-    """Account for the recordings that the recipe passed over: broken ones are left to the decoding check."""
+    """Reject the recordings that the recipe passed over, the broken ones with what is wrong with them."""
     for path in find_recordings(root):
         if path in seen or (skip and path.startswith(skip)):
             continue
-        rejected = undecoded(path)
-        if rejected is None and path in broken:
-            listing.entries.append(Entry(path=root / path, id=f"broken/{path}", source="", kind=kind))
-        else:
-            listing.rejected.append(rejected or Rejected(path, "unlisted", why))
+        rejected = undecoded(path) or Rejected(path, "unlisted", why)
+        if path in broken:
+            try:
+                read_audio(root / path)
+            except RecordingError as error:
+                rejected = Rejected(path, error.reason, str(error).removeprefix(f"{root / path}: "))
+        listing.rejected.append(rejected)
 
 
 @contextlib.contextmanager

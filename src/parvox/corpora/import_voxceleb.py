@@ -23,9 +23,11 @@ from parvox.corpora.entries import (
 from parvox.corpora.import_folder import UniqueIds, require_some
 from parvox.errors import CorpusError
 
-EXPECTED = "recordings at …/idNNNNN/VIDEO/NNNNN.wav (or .flac), and vox1_meta.csv or vox2_meta.csv if you have it"
+EXPECTED = "recordings at …/idNNNNN/VIDEO/NNNNN.wav (or .flac), and vox1_meta.csv or vox2_meta.csv if present"
 _TEST_SPEAKERS = range(10270, 10310)
 """The speakers of VoxCeleb1's test part, whose names begin with E (Nagrani et al., "VoxCeleb", 2017)."""
+
+_TEST_FOLDER = re.compile(r"(?:^|/)(?:vox[12]_)?test(?:_\w+)?/")
 
 
 def import_voxceleb1(root: Path) -> Listing:
@@ -60,9 +62,8 @@ def _import(root: Path, source: str, metadata: str) -> Listing:
             listing.rejected.extend([rejected] if rejected else [])
             continue
         speaker, video = match[1], match[2]
-        folders = path[: match.start(1)].lower()
         split: Split = "train"
-        if "test" in folders or parts.get(speaker) == "test":
+        if _TEST_FOLDER.search(path[: match.start(1)]) or parts.get(speaker) == "test":
             split = "test"
         if source == "voxceleb1" and int(speaker[2:]) in _TEST_SPEAKERS:
             split = "test"

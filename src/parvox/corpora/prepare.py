@@ -179,6 +179,8 @@ def prepare(
 def _check_out(root: Path, out: Path, overwrite: bool) -> None:
     """Refuse an output that would fail or destroy something, before hours of decoding."""
     refuse_overwrite(out, overwrite)
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file, and a folder is to be written; choose another name")
     if out == root or out in root.parents:
         raise OutputError(f"{out} holds the recordings themselves; choose another folder to write to")
     if out.is_dir() and any(out.iterdir()) and not (out / INFO).is_file():

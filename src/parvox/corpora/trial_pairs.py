@@ -58,9 +58,17 @@ def _draw_targets(entries: Sequence[Entry], wanted: int, rng: np.random.Generato
     speakers = _numbers([entry.speaker for entry in entries])
     recordings = _numbers([entry.recording or entry.id for entry in entries])
     sessions = _numbers([entry.session for entry in entries])
-    found: list[Integers] = []
     order = np.argsort(speakers, kind="stable")
-    for utterances in np.split(order, np.flatnonzero(np.diff(speakers[order])) + 1):
+    groups = [
+        utterances
+        for utterances in np.split(order, np.flatnonzero(np.diff(speakers[order])) + 1)
+        if len(np.unique(recordings[utterances])) > 1  # then, and only then, there is a pair
+    ]
+    if not groups:
+        return np.zeros((0, 2), np.int64)
+    most = 2 * -(-wanted // len(groups))
+    found: list[Integers] = []
+    for utterances in groups:
         if len(utterances) > _MAX_UTTERANCES:
             utterances = np.sort(rng.choice(utterances, _MAX_UTTERANCES, replace=False))
         first, second = np.triu_indices(len(utterances), 1)
@@ -68,12 +76,8 @@ def _draw_targets(entries: Sequence[Entry], wanted: int, rng: np.random.Generato
         pairs = pairs[recordings[pairs[:, 0]] != recordings[pairs[:, 1]]]
         across = pairs[sessions[pairs[:, 0]] != sessions[pairs[:, 1]]]
         pairs = across if len(across) else pairs
-        if len(pairs):
-            # Nobody can give more than is wanted in all; what is kept now bounds the memory.
-            found.append(rng.permutation(pairs)[:wanted])
-    if not found:
-        return np.zeros((0, 2), np.int64)
-    counts = np.minimum([len(pairs) for pairs in found], 2 * -(-wanted // len(found)))
+        found.append(pairs[rng.choice(len(pairs), min(len(pairs), most), replace=False)])
+    counts = np.array([len(pairs) for pairs in found], np.int64)
     shares = _level(counts, wanted, rng)
     targets = np.concatenate([pairs[:share] for pairs, share in zip(found, shares, strict=True)])
     turn = rng.random(len(targets)) < 0.5
