@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 import pytest
 import torch
 
-from parvox.errors import ModelFileError, OutputError, ParvoxError, TrainingError
+from parvox.errors import ModelFileError, OutputError, ParvoxError, RecipeError, TrainingError
 from parvox.training.recipe import load_recipe
 from parvox.training.run import load_run
 from parvox.training.trainer import Trainer, train
@@ -181,17 +182,23 @@ def test_a_folder_that_is_no_run_is_never_deleted(tiny_recipe, tmp_path):
         (["--training.accumulate", "1000"], "accumulate"),
         (["--distillation.teacher", "nowhere", "--distillation.label.weight", "1"], "nowhere"),
         (["--training.accelerator", "cuda"], "cannot train on"),
-        (["--augmentation.noise_probability", "0.5", "--corpus", "NOISELESS"], "noise"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(tiny_recipe, tmp_path, overrides, says, request):
+def test_what_cannot_work_is_refused_before_anything_is_written(tiny_recipe, tmp_path, overrides, says):
     if "cuda" in overrides and torch.cuda.is_available():
         pytest.skip("this machine has what the recipe asks for")
-    if "NOISELESS" in overrides:
-        overrides = overrides[:2]
     with pytest.raises(ParvoxError, match=says) as caught:
         fit(tiny_recipe, tmp_path / "run", *overrides)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_noise_without_noises_is_refused(tiny_recipe, prepared_tiny, tmp_path):
+    shutil.copytree(prepared_tiny, tmp_path / "quiet")
+    info = json.loads((tmp_path / "quiet" / "corpus.json").read_text())
+    (tmp_path / "quiet" / "corpus.json").write_text(json.dumps({**info, "clips": {}}))
+    with pytest.raises(RecipeError, match="no noise"):
+        fit(tiny_recipe, tmp_path / "run", "--corpus", str(tmp_path / "quiet"), "--augmentation.noise_probability", "1")
     assert not (tmp_path / "run").exists()
 
 

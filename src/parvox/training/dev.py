@@ -33,7 +33,8 @@ def score_dev(model: SpeakerModel, corpus: PreparedCorpus, fabric: Any) -> DevSc
     Returns:
         None where the dev split has no trials of both kinds.
     """
-    trials = corpus.trials("dev")
+    dev = corpus.info.splits.get("dev")
+    trials = corpus.trials("dev") if dev is not None and dev.trials_from else []
     targets = np.array([trial.target for trial in trials], dtype=bool)
     if not targets.any() or targets.all():
         return None
