@@ -69,8 +69,9 @@ def rectangles(draws: Tensor, frames: Tensor, bins: int, settings: RandomErasing
     root = (low + aspect * (high - low)).div(2).exp()
     width = (area.sqrt() * root * frames).round().long().clamp(min=1).minimum(frames)
     height = (area.sqrt() / root * bins).round().long().clamp(1, bins)
-    left = (time * (frames - width + 1)).long()
-    bottom = (frequency * (bins - height + 1)).long()
+    # the product of a number just below 1 may round up to the count of places
+    left = (time * (frames - width + 1)).long().minimum(frames - width)
+    bottom = (frequency * (bins - height + 1)).long().minimum(bins - height)
     corners = torch.stack([left, left + width, bottom, bottom + height], 1)
     return corners * (whether < settings.probability).unsqueeze(1)
 
