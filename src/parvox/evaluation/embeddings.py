@@ -1,0 +1,254 @@
+"""Utterances to embeddings, each computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parvox.errors import AudioError, CorpusError, ModelFileError, TrialError
+from parvox.evaluation.system import System
+from parvox.files import atomic_file, output_errors
+from parvox.progress import progress
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+_SAVE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Embeddings of utterances, all by one model.
+
+    Attributes:
+        ids: Utterance ids.
+        matrix: (utterances, embedding_dim) float32, not length-normalised.
+        fingerprint: The model's; only embeddings of equal fingerprints may be compared.
+    """
+
+    ids: Sequence[str]
+    matrix: NDArray[np.float32] = field(repr=False)
+    fingerprint: str
+
+    def rows(self, ids: Sequence[str], what: str = "trials") -> NDArray[np.int64]:
+        """Where utterances stand.
+
+        Args:
+            ids: The utterances wanted.
+            what: Who wants them, for the message.
+
+        Raises:
+            TrialError: one is not there.
+        """
+        place = {utterance: row for row, utterance in enumerate(self.ids)}
+        unknown = [utterance for utterance in ids if utterance not in place]
+        if unknown:
+            raise TrialError(
+                f"{what}: {len(unknown)} of {len(ids)} utterances have no embedding, such as {unknown[0]!r}; "
+                "embed them too, or correct the list"
+            )
+        return np.array([place[utterance] for utterance in ids], np.int64)
+
+
+class EmbeddingCache:
+    """Embeddings of one model on disk, by content: of the model and of each utterance's audio.
+
+    Each `add` writes one new file, whole, so that several processes may share the folder and an interrupted run
+    goes on where it was. Embeddings are biometric data: the folder is readable by its owner only.
+
+    Args:
+        folder: The folder for all models.
+        system: The model.
+    """
+
+    def __init__(self, folder: Path, system: System) -> None:
+        self.folder = Path(folder) / system.key[:32]
+        self._dim = system.embedding_dim
+        self._found: dict[bytes, NDArray[np.float32]] = {}
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as arrays:
+                    keys, matrix = arrays["keys"], arrays["embeddings"]
+                if keys.shape != (len(matrix), 32) or matrix.shape[1:] != (self._dim,) or matrix.dtype != np.float32:
+                    continue
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                continue  # a damaged file only costs computing again
+            self._found.update(zip(map(bytes, keys), matrix, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def get(self, key: bytes) -> NDArray[np.float32] | None:
+        """The embedding (embedding_dim,) of an utterance, or None."""
+        return self._found.get(key)
+
+    def add(self, keys: Sequence[bytes], matrix: NDArray[np.float32]) -> None:
+        """Keep embeddings.
+
+        Args:
+            keys: From `content_key`.
+            matrix: (utterances, embedding_dim).
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        self._found.update(zip(keys, matrix, strict=True))
+        with output_errors(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = hashlib.sha256(b"".join(keys)).hexdigest()[:32]
+        with (
+            atomic_file(self.folder / f"{name}.npz", overwrite=True) as temporary,
+            temporary.open("wb") as file,
+        ):
+            np.savez(file, keys=np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32), embeddings=matrix)
+
+
+def default_cache() -> Path:
+    """Where commands keep embeddings: ``$PARVOX_CACHE``, else ``parvox`` in the user's cache folder."""
+    given = os.environ.get("PARVOX_CACHE")
+    if given:
+        return Path(given) / "embeddings"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "parvox" / "embeddings"
+
+
+def embed_cuts(
+    system: System,
+    cuts: Iterable[Cut],
+    *,
+    cache: Path | None = None,
+    workers: int | None = None,
+    what: str = "utterances",
+) -> Embeddings:
+    """Embed whole utterances, those of like length together.
+
+    Args:
+        system: The model.
+        cuts: Lhotse cuts; an id that comes twice is embedded once.
+        cache: Folder of an `EmbeddingCache`; nothing is kept without one.
+        workers: Loading processes; chosen by the processors at hand if None.
+        what: What they are, for the progress bar and messages.
+
+    Returns:
+        One row for each id, in the order given.
+
+    Raises:
+        AudioError: an utterance is too short for the model.
+        CorpusError: the cuts are at another rate than the model's, or a recording cannot be read.
+        ModelFileError: the model gives embeddings that are not finite.
+    """
+    by_id = {cut.id: cut for cut in cuts}
+    if not by_id:
+        raise CorpusError(f"no {what} to embed; expected at least one")
+    for cut in by_id.values():
+        _check(cut, system)
+    matrix = np.empty((len(by_id), system.embedding_dim), np.float32)
+    row = {utterance: index for index, utterance in enumerate(by_id)}
+    kept = None if cache is None else EmbeddingCache(cache, system)
+    keys: dict[str, bytes] = {}
+    missing = list(by_id)
+    if kept is not None:
+        hashes: dict[str, bytes] = {}
+        for cut in progress(by_id.values(), f"{system.name}: look up {what}", unit="utterance"):
+            keys[cut.id] = content_key(cut, hashes)
+        missing = []
+        for utterance, key in keys.items():
+            found = kept.get(key)
+            if found is None:
+                missing.append(utterance)
+            else:
+                matrix[row[utterance]] = found
+    done: list[str] = []
+    saved_at = time.monotonic()
+    if missing:
+        embedded = _embed(system, [by_id[utterance] for utterance in missing], workers)
+        for utterance, embedding in progress(
+            embedded, f"{system.name}: embed {what}", total=len(missing), unit="utterance"
+        ):
+            matrix[row[utterance]] = embedding
+            done.append(utterance)
+            if kept is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
+                kept.add([keys[each] for each in done], matrix[[row[each] for each in done]])
+                done, saved_at = [], time.monotonic()
+    if kept is not None and done:
+        kept.add([keys[each] for each in done], matrix[[row[each] for each in done]])
+    return Embeddings(list(by_id), matrix, system.fingerprint)
+
+
+def content_key(cut: Cut, hashes: dict[str, bytes] | None = None) -> bytes:
+    """SHA-256 of what an utterance sounds like: its file's bytes and which part of them, else its samples.
+
+    Args:
+        cut: The utterance.
+        hashes: Files hashed so far, filled in; spares reading a recording once for each cut of it.
+
+    Raises:
+        CorpusError: its audio cannot be read.
+    """
+    hashes = {} if hashes is None else hashes
+    path = _plain_file(cut)
+    if path is None:
+        try:
+            samples = cut.load_audio()
+        except Exception as error:  # Lhotse's audio errors share no base class
+            raise _unreadable(cut, error) from error
+        return hashlib.sha256(np.ascontiguousarray(samples, np.float32).tobytes()).digest()
+    if path not in hashes:
+        try:
+            with open(path, "rb") as file:
+                hashes[path] = hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise _unreadable(cut, error) from error
+    part = f"{round(cut.start * cut.sampling_rate)} {cut.num_samples} {cut.sampling_rate} {cut.channel}"
+    return hashlib.sha256(hashes[path] + part.encode()).digest()
+
+
+def _embed(system: System, cuts: list[Cut], workers: int | None) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    from parvox.data import iterate_utterances
+
+    for batch in iterate_utterances(cuts, workers=workers):
+        embeddings = system.embed(batch.waveforms.numpy(), batch.lengths.numpy(), batch.ids)
+        bad = ~np.isfinite(embeddings).all(axis=1)
+        if bad.any():
+            raise ModelFileError(
+                f"{system.name}: the embedding of {batch.ids[int(bad.argmax())]} is not finite; the model is broken: "
+                "train or export it again"
+            )
+        yield from zip(batch.ids, embeddings, strict=True)
+
+
+def _check(cut: Cut, system: System) -> None:
+    if cut.sampling_rate != system.sample_rate_hz:
+        raise CorpusError(
+            f"{cut.id} is at {cut.sampling_rate} Hz, {system.name} listens at {system.sample_rate_hz} Hz: "
+            "prepare the corpus at the model's rate"
+        )
+    if cut.num_samples < system.min_samples:
+        raise AudioError(
+            f"{cut.id}: {cut.duration:.3g} s; {system.name} needs at least "
+            f"{system.min_samples / system.sample_rate_hz:.3g} s: prepare the corpus with a higher minimum"
+        )
+
+
+def _plain_file(cut: Any) -> str | None:
+    """The file that a cut is simply part of; None if Lhotse has to do more than read it."""
+    from lhotse.cut import MonoCut
+
+    if not isinstance(cut, MonoCut) or cut.recording.transforms or len(cut.recording.sources) != 1:
+        return None
+    source = cut.recording.sources[0]
+    return str(source.source) if source.type == "file" else None
+
+
+def _unreadable(cut: Cut, error: Exception) -> CorpusError:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return CorpusError(f"cannot read the audio of {cut.id} ({words}); put it back, or prepare the corpus again")

@@ -1,0 +1,352 @@
+"""What an evaluation finds, and how it is written down."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parvox.evaluation.bootstrap import Interval
+from parvox.evaluation.measures import DetCurve
+from parvox.files import atomic_file
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measure and its confidence interval; None where it is unknown."""
+
+    value: float
+    interval: Interval | None
+
+    def percent(self) -> str:
+        """As a percentage, with the interval: ``2.31 % [1.80, 2.95]``."""
+        return _with_interval(f"{100 * self.value:.2f} %", self.interval, lambda x: f"{100 * x:.2f}")
+
+    def plain(self) -> str:
+        """As a number, with the interval: ``0.231 [0.180, 0.295]``."""
+        return _with_interval(f"{self.value:.3f}", self.interval, lambda x: f"{x:.3f}")
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON: value, low and high."""
+        low, high = (None, None) if self.interval is None else (self.interval.low, self.interval.high)
+        return {"value": self.value, "low": low, "high": high}
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """How scores are spread.
+
+    Attributes:
+        edges: (bins + 1,) scores.
+        target: (bins,) share of the target scores in each bin.
+        nontarget: (bins,) share of the non-target scores in each bin.
+    """
+
+    edges: NDArray[np.float64]
+    target: NDArray[np.float64]
+    nontarget: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class DetBand:
+    """A pointwise confidence band around a DET curve.
+
+    Attributes:
+        false_accept_rates: (rates,)
+        low: (rates,) lower end of the miss rate.
+        high: (rates,) upper end of the miss rate.
+    """
+
+    false_accept_rates: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SystemResult:
+    """One system on one trial list.
+
+    Attributes:
+        name: The system's name.
+        path: Where it came from.
+        kind: "model file" or "run folder".
+        precision: "fp32" or "int8".
+        fingerprint: SHA-256 of its weights.
+        embedding_dim: Size of its embeddings.
+        parameters: Its weights.
+        macs_1s: Multiply-accumulates for one second; None where unknown.
+        file_bytes: Size on disk; None for a run folder.
+        synthetic: Whether it learned from synthetic voices; None where unknown.
+        scoring: How scores were made, in words.
+        eer: Equal error rate.
+        eer_threshold: Where its two error rates are nearest to each other.
+        min_dcf: By p_target.
+        det: The curve.
+        band: Its confidence band; None where unknown.
+        histogram: The scores.
+        scores: (trials,) in the order of the list.
+    """
+
+    name: str
+    path: str
+    kind: str
+    precision: str
+    fingerprint: str
+    embedding_dim: int
+    parameters: int
+    macs_1s: int | None
+    file_bytes: int | None
+    synthetic: bool | None
+    scoring: str
+    eer: Estimate
+    eer_threshold: float
+    min_dcf: dict[float, Estimate]
+    det: DetCurve = field(repr=False)
+    band: DetBand | None = field(repr=False)
+    histogram: Histogram = field(repr=False)
+    scores: NDArray[np.float32] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; curves and scores are left out."""
+        return {
+            "name": self.name,
+            "path": self.path,
+            "kind": self.kind,
+            "precision": self.precision,
+            "fingerprint": self.fingerprint,
+            "embedding_dim": self.embedding_dim,
+            "parameters": self.parameters,
+            "macs_1s": self.macs_1s,
+            "file_bytes": self.file_bytes,
+            "synthetic": self.synthetic,
+            "scoring": self.scoring,
+            "eer": self.eer.to_dict(),
+            "eer_threshold": self.eer_threshold,
+            "min_dcf": {f"{p:g}": estimate.to_dict() for p, estimate in self.min_dcf.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two systems on the same trials, resampled in pairs.
+
+    Attributes:
+        system: The first one.
+        other: What is subtracted.
+        measure: "EER" or "minDCF(0.01)" and the like.
+        difference: First minus other, with its interval.
+        p_value: Two-sided, by the share of replicates on the other side of zero; None where unknown.
+    """
+
+    system: str
+    other: str
+    measure: str
+    difference: Estimate
+    p_value: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves zero out."""
+        found = self.difference.interval
+        return found is not None and (found.low > 0 or found.high < 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "system": self.system,
+            "other": self.other,
+            "measure": self.measure,
+            **self.difference.to_dict(),
+            "p_value": self.p_value,
+            "significant": self.significant,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Systems on one trial list.
+
+    Attributes:
+        corpus: Name of the corpus.
+        corpus_fingerprint: Its SHA-256.
+        synthetic: Whether its speech is made rather than recorded.
+        split: Which split the utterances are of.
+        trials: Where the trial list came from.
+        trials_sha256: Its hash.
+        target_trials: How many.
+        nontarget_trials: How many.
+        speakers: How many speak in the trials.
+        utterances: How many utterances the trials use.
+        level: Of the intervals.
+        replicates: Bootstrap replicates by speaker.
+        seed: Of the bootstrap.
+        c_miss: Cost of a miss in the detection cost.
+        c_fa: Cost of a false accept.
+        systems: The results, in the order given.
+        differences: Between the first system and each other.
+        notes: What a reader must know, a sentence each.
+        environment: Parvox's version and commit, the machine, the date.
+    """
+
+    corpus: str
+    corpus_fingerprint: str
+    synthetic: bool
+    split: str
+    trials: str
+    trials_sha256: str
+    target_trials: int
+    nontarget_trials: int
+    speakers: int
+    utterances: int
+    level: float
+    replicates: int
+    seed: int
+    c_miss: float
+    c_fa: float
+    systems: Sequence[SystemResult]
+    differences: Sequence[Difference]
+    notes: Sequence[str]
+    environment: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but curves and scores, for JSON."""
+        return {
+            "corpus": self.corpus,
+            "corpus_fingerprint": self.corpus_fingerprint,
+            "synthetic": self.synthetic,
+            "split": self.split,
+            "trials": {
+                "source": self.trials,
+                "sha256": self.trials_sha256,
+                "target": self.target_trials,
+                "nontarget": self.nontarget_trials,
+                "speakers": self.speakers,
+                "utterances": self.utterances,
+            },
+            "settings": {
+                "confidence_level": self.level,
+                "bootstrap": "by speaker",
+                "replicates": self.replicates,
+                "seed": self.seed,
+                "c_miss": self.c_miss,
+                "c_fa": self.c_fa,
+            },
+            "systems": [system.to_dict() for system in self.systems],
+            "differences": [difference.to_dict() for difference in self.differences],
+            "notes": list(self.notes),
+            "environment": self.environment,
+        }
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        kind = "SYNTHETIC speech, " if self.synthetic else ""
+        lines = [
+            f"{self.corpus}, {self.split}: {kind}{self.speakers:,} speakers, {self.utterances:,} utterances, "
+            f"{self.target_trials:,} target and {self.nontarget_trials:,} non-target trials",
+            "",
+        ]
+        priors = list(self.systems[0].min_dcf)
+        table = [["system", f"EER [{100 * self.level:g} %]", *(f"minDCF({p:g})" for p in priors), "threshold"]]
+        table += [
+            [
+                system.name,
+                system.eer.percent(),
+                *(system.min_dcf[p].plain() for p in priors),
+                f"{system.eer_threshold:.3f}",
+            ]
+            for system in self.systems
+        ]
+        lines += aligned(table)
+        for difference in self.differences:
+            if difference.measure == "EER":
+                words = "differs" if difference.significant else "no clear difference"
+                lines.append(
+                    f"  {difference.system} - {difference.other}: EER {signed_points(difference.difference)} ({words})"
+                )
+        lines += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
+        return "\n".join(lines)
+
+
+def write_json(path: Path, evaluation: Evaluation, *, overwrite: bool = False) -> None:
+    """Write what `Evaluation.to_dict` gives.
+
+    Raises:
+        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
+    """
+    with atomic_file(path, overwrite=overwrite) as temporary:
+        text = json.dumps(finite(evaluation.to_dict()), indent=2, allow_nan=False, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, evaluation: Evaluation, *, overwrite: bool = False) -> None:
+    """Write one row a system, with all that tells where it came from.
+
+    Raises:
+        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
+    """
+    rows = []
+    for system in evaluation.systems:
+        row: dict[str, Any] = {
+            "system": system.name,
+            "corpus": evaluation.corpus,
+            "synthetic": evaluation.synthetic,
+            "split": evaluation.split,
+            "trials_sha256": evaluation.trials_sha256,
+            "target_trials": evaluation.target_trials,
+            "nontarget_trials": evaluation.nontarget_trials,
+            "speakers": evaluation.speakers,
+            "parameters": system.parameters,
+            "precision": system.precision,
+            "scoring": system.scoring,
+            **_columns("eer", system.eer),
+            "eer_threshold": system.eer_threshold,
+        }
+        for p, estimate in system.min_dcf.items():
+            row |= _columns(f"min_dcf_{p:g}", estimate)
+        row |= {"level": evaluation.level, "replicates": evaluation.replicates, "seed": evaluation.seed}
+        rows.append(row | evaluation.environment)
+    with (
+        atomic_file(path, overwrite=overwrite) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinities replaced by None, which JSON can say."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text with their columns under each other."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def signed_points(estimate: Estimate) -> str:
+    """A difference of rates in percentage points: ``-0.42 [-0.80, -0.11] points``."""
+    return _with_interval(f"{100 * estimate.value:+.2f}", estimate.interval, lambda x: f"{100 * x:+.2f}") + " points"
+
+
+def _columns(name: str, estimate: Estimate) -> dict[str, float | None]:
+    values = estimate.to_dict()
+    return {name: values["value"], f"{name}_low": values["low"], f"{name}_high": values["high"]}
+
+
+def _with_interval(value: str, found: Interval | None, show: Any) -> str:
+    return f"{value} [unknown]" if found is None else f"{value} [{show(found.low)}, {show(found.high)}]"
