@@ -11,6 +11,10 @@ import soundfile
 from lhotse import MonoCut, Recording
 from made_corpus import RATE, write_cut
 
+from parvox.audio import read_audio
+from parvox.corpora.check import Facts
+from parvox.corpora.entries import Entry
+from parvox.corpora.manifests import make_cut
 from parvox.data.recordings import Recordings
 from parvox.errors import CorpusError
 
@@ -52,11 +56,25 @@ def test_several_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(recordings.read(0, 10, 50), stereo[10:60].mean(axis=1) / 32768, atol=1e-7)
 
 
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44100, 1), (44100, 2), (16000, 2)])
+def test_recordings_of_another_rate_or_more_channels_are_decoded_as_for_verification(
+    tmp_path: Path, rate: int, channels: int
+) -> None:
+    path = tmp_path / "other.wav"
+    soundfile.write(path, np.stack([_noise(rate + 137, seed) for seed in range(channels)], axis=1), rate)
+    entry = Entry(path=path, id="other", source="made", speaker="one")
+    cut = make_cut(entry, Facts(rate, channels, rate + 137, ""), RATE)
+    decoded = read_audio(path, RATE).samples
+    recordings = Recordings([cut], RATE, full_precision=True)
+    np.testing.assert_array_equal(recordings.read(0), decoded)
+    np.testing.assert_array_equal(recordings.read(0, 100, 50), decoded[100:150])
+
+
 def test_what_lhotse_must_transform_or_holds_in_memory_is_left_to_lhotse(tmp_path: Path) -> None:
     cut = write_cut(tmp_path / "a.wav", _noise(8000))
-    recordings = Recordings([cut.resample(8000)], 8000)
-    expected = cut.resample(8000).load_audio()[0]
-    np.testing.assert_allclose(recordings.read(0), expected.clip(-1, 1), atol=1.01 / 32768)
+    part = cut.resample(8000).truncate(offset=0.1)
+    recordings = Recordings([part], 8000)
+    np.testing.assert_allclose(recordings.read(0), part.load_audio()[0].clip(-1, 1), atol=1.01 / 32768)
     np.testing.assert_array_equal(Recordings([cut.move_to_memory()], RATE).read(0), cut.load_audio()[0])
 
 
@@ -149,12 +167,14 @@ def test_a_recording_broken_since_is_named_on_one_line(tmp_path: Path, damage: o
     assert "\n" not in message
 
 
-def test_a_lhotse_cut_broken_since_is_named_too(tmp_path: Path) -> None:
+def test_a_transformed_recording_broken_since_is_named_too(tmp_path: Path) -> None:
     cut = write_cut(tmp_path / "gone.wav", _noise(8000)).resample(8000)
-    recordings = Recordings([cut], 8000)
+    recordings = Recordings([cut, cut.truncate(offset=0.1, preserve_id=True)], 8000)
     (tmp_path / "gone.wav").unlink()
-    with pytest.raises(CorpusError, match="utterance gone"):
-        recordings.read(0)
+    for number in range(2):
+        with pytest.raises(CorpusError, match=r"gone\.wav \(utterance gone\)") as caught:
+            recordings.read(number)
+        assert len(str(caught.value)) < 500
 
 
 def test_cuts_that_do_not_fit_are_refused(tmp_path: Path) -> None:

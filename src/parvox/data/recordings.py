@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
-from parvox.errors import CorpusError
+from parvox.audio import read_audio
+from parvox.errors import AudioError, CorpusError
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -53,11 +54,10 @@ class Recordings:
         self._other: dict[int, Cut] = {}  # whatever is not simply part of a file
         for number, cut in enumerate(cuts):
             span = _checked_span(cut, sample_rate_hz)
-            path = _plain_path(cut)
-            if path is None:
+            if _plain_path(cut) is None:
                 self._other[number] = cut
             ids.append(cut.id)
-            paths.append(path or "")
+            paths.append(_any_path(cut))
             spans.append(span)
             spoken_by.append(cut.supervisions[0].speaker if cut.supervisions else None)
         if not ids:
@@ -120,7 +120,7 @@ class Recordings:
                 samples = self._read_file(number, int(self._first[number]) + start, count)
             if samples.dtype != np.int16 and not np.isfinite(samples).all():
                 raise ValueError("it holds NaN or infinite samples now")
-        except (OSError, RuntimeError, ValueError) as error:  # libsndfile's error is a RuntimeError
+        except (AudioError, OSError, RuntimeError, ValueError) as error:  # libsndfile's error is a RuntimeError
             raise CorpusError(
                 f"cannot read {what} (utterance {self.id(number)}), which was readable when the corpus was prepared: "
                 f"{_one_line(error)}; put it back, or prepare the corpus again without it"
@@ -225,14 +225,41 @@ def _plain_path(cut: Cut) -> str | None:
     return str(source.source) if source.type == "file" else None
 
 
+def _any_path(cut: Cut) -> str:
+    """The file to name when a cut cannot be read; empty if there is none."""
+    sources = getattr(getattr(cut, "recording", None), "sources", [])
+    return next((str(source.source) for source in sources if source.type == "file"), "")
+
+
 def _load(cut: Cut) -> np.ndarray:
     from lhotse.audio.utils import AudioLoadingError, DurationMismatchError
 
+    if _is_decoded_recording(cut):
+        return read_audio(cut.recording.sources[0].source, cut.sampling_rate).samples
     try:
         samples: np.ndarray = cut.load_audio().mean(axis=0)
     except (AudioLoadingError, DurationMismatchError, AssertionError) as error:  # Lhotse asserts about missing files
         raise ValueError(str(error)) from error
     return samples
+
+
+def _is_decoded_recording(cut: Cut) -> bool:
+    """Whether a cut is a whole file that is only down-mixed and resampled.
+
+    Then Parvox's own decoding reads it, so that models are trained and tested on the very samples that they will get
+    when they are used; Lhotse's resampler has another filter.
+    """
+    from lhotse.cut import MonoCut
+
+    if not isinstance(cut, MonoCut) or cut.start != 0 or cut.num_samples != cut.recording.num_samples:
+        return False
+    sources = cut.recording.sources
+    # Several channels in the source mean that the cut picks one of them.
+    if len(sources) != 1 or sources[0].type != "file" or sources[0].channels != [0]:
+        return False
+    transforms = cut.recording.transforms or []
+    names = {step["name"] if isinstance(step, dict) else type(step).__name__ for step in transforms}
+    return names <= {"Resample", "ParvoxDownmix"}
 
 
 def _stored(samples: np.ndarray, dtype: Any) -> np.ndarray:
@@ -244,4 +271,5 @@ def _stored(samples: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}…"  # Lhotse's run to pages
