@@ -147,6 +147,7 @@ def zipped() -> bytes:
         (zipped(), "not a model file"),
         (bytes(1000), "not a model file"),
         (b"\xff" * 1000, "not a model file"),
+        (small_model().SerializeToString()[:40], "truncated"),
         (small_model().SerializeToString(), "an ONNX model without Parvox's contract"),
     ],
 )

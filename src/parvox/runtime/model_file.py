@@ -25,8 +25,13 @@ UNSEALED = "0" * 64
 Precision = Literal["fp32", "int8"]
 
 _METADATA_FIELD = 14  # ModelProto.metadata_props, onnx.proto
-_LIKELY_ONNX = (b"\x08", b"\x12", b"\x3a")  # ir_version, producer_name or graph come first
+_LIKELY_ONNX = b"\x08"  # ir_version comes first
 _EXPECTED = "a model file written by parvox export is expected"
+
+
+class _NotProtobufError(ModelFileError):
+    def __init__(self) -> None:
+        super().__init__("not a protocol buffer")
 
 
 @dataclass(frozen=True)
@@ -244,7 +249,12 @@ def _contract(data: bytes) -> ModelContract:
     except ModelFileError as error:
         if CONTRACT_KEY.encode() in data or CHECKSUM_KEY.encode() in data:
             raise damaged from None
-        kind = "an ONNX model without Parvox's contract" if data.startswith(_LIKELY_ONNX) else "not a model file"
+        if not data.startswith(_LIKELY_ONNX):
+            kind = "not a model file"
+        elif isinstance(error, _NotProtobufError):
+            kind = "truncated or not a model file"
+        else:
+            kind = "an ONNX model without Parvox's contract"
         raise ModelFileError(f"{kind} ({error}); {_EXPECTED}") from None
     digest = hashlib.sha256(data[:start])
     digest.update(UNSEALED.encode())
@@ -293,9 +303,9 @@ def _fields(data: bytes, position: int, end: int) -> Any:
             start = position
             position += 8 if wire == 1 else 4
         else:
-            raise ModelFileError("not a protocol buffer")
+            raise _NotProtobufError
         if position > end or tag >> 3 == 0:
-            raise ModelFileError("not a protocol buffer")
+            raise _NotProtobufError
         yield tag >> 3, start, position
 
 
@@ -309,7 +319,7 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise ModelFileError("not a protocol buffer")
+    raise _NotProtobufError
 
 
 def _field(values: dict[str, Any], key: str, kind: type, inside: str = "") -> Any:
