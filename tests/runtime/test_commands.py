@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -303,3 +304,11 @@ def test_nothing_heavy_is_imported_and_the_start_is_quick(argv: list[str], here:
     told = dict(line.split(": ", 1) for line in done.stdout.splitlines()[-2:])
     assert told["heavy"] == "[]"
     assert float(told["seconds"]) < 1.0  # of the processor, which a busy machine does not lengthen
+
+
+def test_the_documented_example_runs(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    Path("m.onnx").rename("student.onnx")
+    exec(compile(example, "docs/verify.md", "exec"), {})
+    assert capfd.readouterr().out.split()[0] in ("accept", "reject")
