@@ -295,6 +295,7 @@ def test_errors_survive_worker_processes() -> None:
     assert (type(error), error.reason) == (RecordingError, "empty")
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damage_is_refused_or_harmless(data: st.DataObject) -> None:

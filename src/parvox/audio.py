@@ -9,7 +9,7 @@ import stat
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import soundfile
@@ -112,6 +112,7 @@ def read_audio(
         if not sound.seek(0, io.SEEK_END):
             raise RecordingError("empty", f"{name}: empty, 0 bytes; {_EXPECTED}")
         sound.seek(0)
+        sound = cast(BinaryIO, _Stream(sound))
     return _decode(sound, name, sample_rate_hz, max_duration_s, min_duration_s, cut)
 
 
@@ -120,6 +121,24 @@ class _Sequential(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
+
+
+class _Stream:
+    """A file-like source that a damaged header cannot make raise: inside libsndfile's callback, where seeks to
+    impossible places come from, an exception would print a stack trace and be lost.
+    """
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._source.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
 
 def _check_file(path: Path, name: str) -> None:
