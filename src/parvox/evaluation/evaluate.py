@@ -234,9 +234,9 @@ def evaluate_scores(
 
 
 def differences(results: Sequence[SystemResult], resampled: Mapping[str, Replicates], level: float) -> list[Difference]:
-    """The first system against each other one, in EER and minDCF, replicate by replicate."""
+    """Every two systems against each other, in EER and minDCF, replicate by replicate."""
     found = []
-    for first, other in itertools.product(results[:1], results[1:]):
+    for first, other in itertools.combinations(results, 2):
         measures: list[tuple[str, float, Any]] = [("EER", first.eer.value - other.eer.value, lambda r: r.eer)]
         measures += [
             (f"minDCF({p:g})", first.min_dcf[p].value - other.min_dcf[p].value, lambda r, p=p: r.min_dcf[p])

@@ -33,6 +33,10 @@ class Estimate:
         """As a number, with the interval: ``0.231 [0.180, 0.295]``."""
         return _with_interval(f"{self.value:.3f}", self.interval, lambda x: f"{x:.3f}")
 
+    def signed(self) -> str:
+        """As a difference, with the interval: ``+0.031 [-0.020, +0.082]``."""
+        return _with_interval(f"{self.value:+.3f}", self.interval, lambda x: f"{x:+.3f}")
+
     def to_dict(self) -> dict[str, float | None]:
         """For JSON: value, low and high."""
         low, high = (None, None) if self.interval is None else (self.interval.low, self.interval.high)
@@ -190,7 +194,7 @@ class Evaluation:
         c_miss: Cost of a miss in the detection cost.
         c_fa: Cost of a false accept.
         systems: The results, in the order given.
-        differences: Between the first system and each other.
+        differences: Between every two systems.
         notes: What a reader must know, a sentence each.
         environment: Parvox's version and commit, the machine, the date.
     """
