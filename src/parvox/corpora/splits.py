@@ -85,7 +85,16 @@ def split_speakers(
     for split, fraction, number in wanted:
         if split in splits.values() or not all_of_pool:
             continue
-        quotas = _quotas({name: len(names) for name, names in pool.items()}, sizes, fraction, number, split)
+        left = {name: len(names) for name, names in pool.items()}
+        if number is None:
+            quotas = _by_share(left, sizes, fraction)
+            if fraction and not sum(quotas.values()) and not splits:
+                raise CorpusError(
+                    f"{all_of_pool} speaker{'s' * (all_of_pool != 1)} cannot be split into train, dev and test; "
+                    "expected at least 3, or --dev_fraction 0 --test_fraction 0 to put all into train"
+                )
+        else:
+            quotas = _by_number(left, number, split)
         for stratum, quota in quotas.items():
             splits.update(dict.fromkeys(pool[stratum][:quota], split))
             del pool[stratum][:quota]
@@ -97,28 +106,30 @@ def _rank(seed: int, speaker: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{speaker}".encode()).digest()
 
 
-def _quotas(
-    left: dict[str, int], sizes: dict[str, int], fraction: float, number: int | None, split: Split
-) -> dict[str, int]:
-    """How many speakers of each stratum to hold out, of those `left`."""
-    total, available = sum(sizes.values()), sum(left.values())
-    if number is None:
-        if fraction == 0:
-            return dict.fromkeys(left, 0)
-        quotas = {name: min(_share(sizes[name], fraction), left[name]) for name in left}
-        # Many tiny strata, each giving its least, could empty the training set: then proportion alone counts.
-        drawn = sum(quotas.values())
-        if 0 < drawn <= max(2 * fraction * total, 2):
-            return quotas
-        number = round(fraction * total) or (1 if total >= 3 else 0)
-        if number == 0:
-            raise CorpusError(
-                f"{total} speaker{'s' * (total != 1)} cannot be split into train, dev and test; expected at least 3, "
-                "or --dev_fraction 0 --test_fraction 0 to put all into train"
-            )
+def _by_share(left: dict[str, int], sizes: dict[str, int], fraction: float) -> dict[str, int]:
+    """How many speakers of each stratum to hold out, of those `left`, for a share of the `sizes`."""
+    if fraction == 0:
+        return dict.fromkeys(left, 0)
+    total = sum(sizes.values())
+    quotas = {name: min(_share(sizes[name], fraction), left[name]) for name in left}
+    if sum(quotas.values()) <= max(3 * fraction * total, 4):
+        return quotas
+    # Many small strata, each giving its least, would empty the training set: only some give then, but two speakers
+    # each at least, since one alone meets nobody.
+    quotas = dict.fromkeys(left, 0)
+    for name in sorted(left, key=lambda name: (-left[name], name)):
+        if sum(quotas.values()) >= fraction * total:
+            break
+        quotas[name] = min(max(_share(sizes[name], fraction), 2), left[name])
+    return quotas
+
+
+def _by_number(left: dict[str, int], number: int, split: Split) -> dict[str, int]:
+    """How many speakers of each stratum to hold out, of those `left`, for `number` in all: in proportion."""
+    available = sum(left.values())
     if number > available:
-        raise CorpusError(f"{number} {split} speakers wanted, but only {available} of {total} are left; ask for fewer")
-    exact = {name: number * count / max(available, 1) for name, count in left.items()}
+        raise CorpusError(f"{number} {split} speakers wanted, but only {available} can be had; ask for fewer")
+    exact = {name: number * count / available for name, count in left.items()}
     quotas = {name: int(value) for name, value in exact.items()}
     rest = sorted(exact, key=lambda name: (quotas[name] - exact[name], name))  # largest remainders first
     for name in rest[: number - sum(quotas.values())]:
@@ -127,9 +138,10 @@ def _quotas(
 
 
 def _share(size: int, fraction: float) -> int:
-    """A fraction of a stratum: at least two speakers, who can then be told from one another, where six or more are."""
-    least = 2 if size >= 6 else 1 if size >= 3 else 0
-    return max(round(fraction * size), least)
+    """A fraction of a stratum: at least two speakers, who can then be told from one another, where five or more are."""
+    if size < 3:
+        return 0
+    return max(round(fraction * size), 2 if size >= 5 else 1)
 
 
 def _from_file(speakers: list[str], fixed: Mapping[str, Split], test_speakers: frozenset[str]) -> dict[str, Split]:

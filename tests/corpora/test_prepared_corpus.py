@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from parvox.corpora.prepared import PreparedCorpus
+from parvox.errors import CorpusError, TrialError
+
+
+@pytest.fixture
+def folder(prepared_tiny: Path, tmp_path: Path) -> Path:
+    """A copy that may be spoilt."""
+    return Path(shutil.copytree(prepared_tiny, tmp_path / "prepared"))
+
+
+def test_what_it_offers(prepared_tiny: Path) -> None:
+    corpus = PreparedCorpus.load(prepared_tiny)
+    assert corpus.folder == prepared_tiny
+    assert corpus.splits == ("train", "dev", "test")
+    assert len(corpus.cuts("train")) == 36
+    assert [cut.id for cut in corpus.cuts("train", lazy=True)] == [cut.id for cut in corpus.cuts("train")]
+    assert len(corpus.speakers("dev")) == 3
+    assert corpus.info.options["dev_speakers"] == 3
+    assert len(corpus.info.fingerprint) == 64
+    corpus.verify()
+
+
+def test_lazy_sets_can_be_read_again_and_filtered(prepared_tiny: Path) -> None:
+    cuts = PreparedCorpus.load(prepared_tiny).cuts("dev", lazy=True)
+    first = [cut.id for cut in cuts]
+    assert [cut.id for cut in cuts] == first
+    assert [cut.id for cut in cuts.filter(lambda cut: cut.id == first[3])] == [first[3]]
+
+
+def test_lhotse_alone_reads_the_manifests(prepared_tiny: Path) -> None:
+    from lhotse import CutSet, validate
+
+    cuts = CutSet.from_file(prepared_tiny / "test.jsonl.gz").to_eager()
+    validate(cuts)
+    assert len(cuts) == 18
+
+
+def test_unknown_split(prepared_tiny: Path) -> None:
+    with pytest.raises(CorpusError, match="no split 'tset': did you mean 'test'"):
+        PreparedCorpus.load(prepared_tiny).cuts("tset")
+    with pytest.raises(CorpusError, match="no trials for train"):
+        PreparedCorpus.load(prepared_tiny).trials("train")
+
+
+def test_no_folder_and_no_corpus(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no such folder.*parvox prepare"):
+        PreparedCorpus.load(tmp_path / "none")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CorpusError, match="is a file"):
+        PreparedCorpus.load(tmp_path / "file")
+    with pytest.raises(CorpusError, match=r"has no corpus\.json"):
+        PreparedCorpus.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl.gz", "noise.jsonl.gz"])
+def test_a_missing_manifest_is_named_on_loading(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(CorpusError, match=f"{name} is missing; prepare the corpus again"):
+        PreparedCorpus.load(folder)
+
+
+def test_missing_and_damaged_trials(folder: Path) -> None:
+    (folder / "dev.trials").unlink()
+    with pytest.raises(CorpusError, match=r"dev\.trials is missing"):
+        PreparedCorpus.load(folder).trials("dev")
+    (folder / "test.trials").write_text("1 a\n")
+    with pytest.raises(TrialError, match="line 1"):
+        PreparedCorpus.load(folder).trials("test")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 99}', '{"format": 1}', '{"format": 1, "splits": {"train": {"voices": 3}}}']
+)
+def test_damaged_info(folder: Path, text: str) -> None:
+    (folder / "corpus.json").write_text(text)
+    with pytest.raises(CorpusError, match="prepare the corpus again"):
+        PreparedCorpus.load(folder)
+
+
+def test_fields_of_later_versions_are_passed_over(folder: Path) -> None:
+    data = json.loads((folder / "corpus.json").read_text())
+    (folder / "corpus.json").write_text(json.dumps({**data, "novelty": 1}))
+    assert PreparedCorpus.load(folder).info.name == data["name"]
+
+
+@pytest.mark.parametrize("how", ["cut off", "not gzip", "bit", "not JSON", "not a cut", "shortened"])
+def test_damaged_manifests(folder: Path, how: str) -> None:
+    path = folder / "test.jsonl.gz"
+    data = path.read_bytes()
+    lines = gzip.decompress(data).splitlines(keepends=True)
+    damaged = {
+        "cut off": data[: len(data) // 2],
+        "not gzip": b"plain text",
+        "bit": data[:100] + bytes([data[100] ^ 8]) + data[101:],
+        "not JSON": gzip.compress(lines[0] + b"{oops\n"),
+        "not a cut": gzip.compress(lines[0] + b'{"id": "x", "type": "MonoCut"}\n'),
+        "shortened": gzip.compress(b"".join(lines[:5])),
+    }
+    path.write_bytes(damaged[how])
+    corpus = PreparedCorpus.load(folder)
+    for read in (corpus.cuts, corpus.speakers):
+        with pytest.raises(CorpusError, match=r"test\.jsonl\.gz.*prepare the corpus again") as error:
+            read("test")
+        assert "\n" not in str(error.value)
+
+
+def test_changes_are_found_by_the_fingerprint(folder: Path) -> None:
+    trials = folder / "test.trials"
+    text = trials.read_text()
+    trials.write_bytes(text.replace("\n", "\r\n").encode())
+    PreparedCorpus.load(folder).verify()  # line ends are no change
+    trials.write_text(text.replace("1 ", "0 ", 1))
+    with pytest.raises(CorpusError, match="were changed since they were made"):
+        PreparedCorpus.load(folder).verify()
