@@ -1,0 +1,1 @@
+"""A trained model to one ONNX file, in fp32 or int8, checked against PyTorch before it is written."""
