@@ -88,6 +88,8 @@ def split_speakers(
         left = {name: len(names) for name, names in pool.items()}
         if number is None:
             quotas = _by_share(left, sizes, fraction)
+            if fraction and not sum(quotas.values()) and all_of_pool >= 3:  # too few in every stratum
+                quotas = _by_number(left, max(round(fraction * all_of_pool), 1), split)
             if fraction and not sum(quotas.values()) and not splits:
                 raise CorpusError(
                     f"{all_of_pool} speaker{'s' * (all_of_pool != 1)} cannot be split into train, dev and test; "
