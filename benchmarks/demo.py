@@ -11,7 +11,7 @@ import csv
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def benchmark(
         )
 
 
-def over_seeds(tables: list[list[Row]]) -> list[dict[str, float]]:
+def over_seeds(tables: list[list[Row]]) -> list[dict[str, Any]]:
     """Each model's figures, averaged over the tables."""
     summaries = []
     for rows in zip(*tables, strict=True):

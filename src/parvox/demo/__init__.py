@@ -136,7 +136,7 @@ class Demo:
             if before != settings:
                 differing = ", ".join(f"{k} {before.get(k)}" for k in settings if before.get(k) != settings[k])
                 raise OutputError(
-                    f"{self.out} holds a demo begun with {differing}; choose another --out, or begin anew with --overwrite"
+                    f"{self.out} holds a demo begun with {differing}; choose another --out, or --overwrite"
                 )
             if (folder / "corpus.json").is_file():
                 prepared = PreparedCorpus.load(folder)

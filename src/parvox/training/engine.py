@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import warnings
@@ -54,6 +55,8 @@ def make_fabric(settings: TrainingSettings, loggers: Any = None) -> tuple[Any, s
     if devices == "auto":
         devices = torch.cuda.device_count() if accelerator == "cuda" else 1
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))  # torchrun decides
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would announce the precision
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
