@@ -85,6 +85,27 @@ def test_mistakes_end_in_one_line_and_code_2(
     assert not (tmp_path / "out").exists()
 
 
+def test_it_knows_every_importer() -> None:
+    from typing import get_args
+
+    from parvox.cli.prepare import Importer
+    from parvox.corpora.prepare import IMPORTERS
+
+    assert get_args(Importer) == tuple(IMPORTERS)
+
+
+def test_options_are_those_of_the_settings() -> None:
+    import dataclasses
+    import inspect
+
+    from parvox.cli.prepare import prepare
+    from parvox.corpora.prepare import PrepareSettings
+
+    options = {name: parameter.default for name, parameter in inspect.signature(prepare).parameters.items()}
+    for field in dataclasses.fields(PrepareSettings):
+        assert (options[field.name] or None) == (field.default or None), field.name
+
+
 def test_help_is_quick_and_imports_neither_torch_nor_lhotse() -> None:
     code = (
         "import sys; from parvox.cli.main import main; main(['prepare', '--help']);"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from parvox.audio import read_audio
 from parvox.corpora.prepare import PrepareSettings, prepare
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.corpora.trials import Trial
@@ -177,6 +178,18 @@ def test_stereo_is_averaged_and_rates_are_lowered_while_reading(tree: Path, tmp_
     assert read.shape == (1, 16000)
     np.testing.assert_allclose(read[0, 500:-500], expected[500:-500], atol=2e-3)
     np.testing.assert_allclose(cuts["s0/plain"].load_audio()[0], plain.mean(axis=1), atol=1e-7)
+
+
+@pytest.mark.parametrize("rate", [22050, 32000, 44100, 48000])
+def test_parvox_s_own_decoding_finds_as_many_samples_as_the_manifest_says(
+    tree: Path, tmp_path: Path, make_wav: MakeWav, rate: int
+) -> None:
+    for number in range(20):
+        make_wav(tree / "s0" / f"x{number}.wav", 0.5 + number / 1000 + 1.5 / rate, rate=rate, seed=number)
+    corpus = prepare("folder", tree, tmp_path / "out", PrepareSettings(dev_fraction=0, test_fraction=0))
+    for cut in corpus.cuts("train"):
+        audio = read_audio(cut.recording.sources[0].source, corpus.info.sample_rate_hz)
+        assert len(audio.samples) == cut.num_samples
 
 
 class TestGivenTrials:

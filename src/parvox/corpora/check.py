@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ def _decode(entry: Entry, limits: Limits) -> Facts:
 def _header_rate(path: Path) -> int | None:
     """The file's rate; None if its header cannot be read, which decoding will then explain."""
     try:
-        return int(soundfile.info(os.fsencode(path)).samplerate) or None
+        return int(soundfile.info(str(path)).samplerate) or None
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
         return None
 

@@ -224,7 +224,7 @@ def _link_tree(root: Path, view: Path, left_out: set[str]) -> None:
 
 def _has_header(path: Path) -> bool:
     try:
-        return int(soundfile.info(os.fsencode(path)).frames) > 0
+        return int(soundfile.info(str(path)).frames) > 0
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
         return False
 

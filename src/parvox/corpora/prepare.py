@@ -16,7 +16,7 @@ from typing import Any
 from parvox import __version__
 from parvox.corpora.check import Facts, Limits, check_recordings, drop_duplicates
 from parvox.corpora.clips import Clips, gather_clips
-from parvox.corpora.entries import SPLITS, Entry, Listing, Rejected, Split, check_root
+from parvox.corpora.entries import SPLITS, Entry, Listing, Rejected, Split, check_root, utterance_id
 from parvox.corpora.import_cnceleb import import_cnceleb
 from parvox.corpora.import_csv import import_csv
 from parvox.corpora.import_folder import import_folder
@@ -224,7 +224,7 @@ class _Draft:
                 f"the first: {first.path}: {first.detail}"
             )
         named = frozenset(name for trial in self.listing.trials or [] for name in trial[:2])
-        named |= frozenset(os.path.splitext(name)[0] for name in named)
+        named |= frozenset(map(utterance_id, named))
         speech = [pair for pair in checked if pair[0].kind == "speech"]
         self.speech, copies = drop_duplicates(speech, self.root, named)
         self.rejected += copies

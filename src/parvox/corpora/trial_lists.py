@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ def given_trials(
             places[given] = next((known for known in (given, stem) if known in speaker_of), None)
             if places[given] is None:
                 tails = tails if tails is not None else _tails(rejected_paths)
-                if stem not in tails:
+                if given not in tails and stem not in tails:
                     raise TrialError(
                         f"{name}: trial {number} names {given!r}, but the corpus has no such recording; "
                         f"expected ids such as {next(iter(speaker_of))!r}"
@@ -83,6 +82,6 @@ def _tails(paths: Collection[str]) -> set[str]:
     """Every id that a list might give a path: it may begin at any folder."""
     tails: set[str] = set()
     for path in paths:
-        parts = utterance_id(os.path.splitext(path)[0] + ".x").split("/")
+        parts = utterance_id(path).split("/")
         tails.update("/".join(parts[start:]) for start in range(len(parts)))
     return tails
