@@ -105,7 +105,7 @@ class PreparedCorpus:
 
         Args:
             split: train, dev or test.
-            lazy: Read the manifest anew with each pass instead of keeping it in memory; then `len` does not work.
+            lazy: Read the manifest anew with each pass instead of keeping it in memory.
 
         Raises:
             CorpusError: There is no such split, or its manifest is damaged (when lazy, on the way).
@@ -193,6 +193,9 @@ class _ManifestReader:
 
     def __init__(self, path: Path, count: int) -> None:
         self._path, self._count = path, count
+
+    def __len__(self) -> int:
+        return self._count
 
     def __iter__(self) -> Iterator[Cut]:
         from lhotse.serialization import deserialize_item, load_jsonl
