@@ -98,17 +98,11 @@ def names(paths: Sequence[Path]) -> list[str]:
     depth = 1
     while True:
         short = ["/".join(path.parts[-depth:]) for path in resolved]
-        if len(set(short)) == len(set(resolved)) or depth > max(len(path.parts) for path in resolved):
-            return [
-                Path(text).with_suffix("").as_posix() if text.endswith(".onnx") and _alone(text, short) else text
-                for text in short
-            ]
+        if len(set(short)) == len(set(resolved)):
+            break
         depth += 1
-
-
-def _alone(text: str, others: Sequence[str]) -> bool:
-    stem = text.removesuffix(".onnx")
-    return sum(other in (stem, text) for other in others) == 1
+    stems = [text.removesuffix(".onnx") for text in short]
+    return [stem if stems.count(stem) == 1 else text for stem, text in zip(stems, short, strict=True)]
 
 
 def _from_file(path: Path, name: str, threads: int) -> System:

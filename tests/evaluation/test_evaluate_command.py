@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parvox.cli.main import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    code = main(["evaluate", *map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_prints_and_writes(
+    six_speakers: Path,
+    model_file: Path,
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PARVOX_CACHE", str(tmp_path / "cache"))
+    arguments = (six_speakers, "--models", model_file, run_folder, "--replicates", 100, "--workers", 0)
+    code, out, err = run(capsys, *arguments, "--out", tmp_path / "report")
+    assert (code, err) == (0, "")
+    assert "SYNTHETIC" in out.splitlines()[0]
+    assert "6 speakers, 36 utterances" in out.splitlines()[0]
+    assert out.splitlines()[-1] == f"report: {tmp_path / 'report' / 'report.html'}"
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [
+        "report.html",
+        "results.csv",
+        "results.json",
+    ]
+    assert list((tmp_path / "cache" / "embeddings").rglob("*.npz"))
+    code, out, _ = run(capsys, *arguments, "--json", "--no_cache")
+    printed, written = json.loads(out), json.loads((tmp_path / "report" / "results.json").read_text())
+    assert code == 0
+    assert printed["systems"] == written["systems"]
+    code, _, err = run(capsys, *arguments, "--out", tmp_path / "report")
+    assert code == 2
+    assert "exists already" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["CORPUS"], "no model given; name one or more with --models"),
+        (["NONE", "--models", "MODEL"], "no such folder"),
+        (["CORPUS", "--models", "NONE"], "no such file"),
+        (["CORPUS", "--models", "CORPUS"], "holds no recipe.yaml"),
+        (["CORPUS", "--models", "TEXT"], "not a model file"),
+        (["CORPUS", "--models", "MODEL", "--trials", "NONE"], "cannot read trial list"),
+        (["CORPUS", "--models", "MODEL", "--trials", "TEXT"], "line 1: 'hello' is no trial"),
+        (["CORPUS", "--models", "MODEL", "--split", "dve"], "did you mean 'dev'"),
+        (["CORPUS", "--models", "MODEL", "--mean", "all"], "mean"),
+        (["CORPUS", "--models", "MODEL", "--p_targets", "2"], "p_target 2.0"),
+        (["CORPUS", "--models", "MODEL", "--device", "cuda:77", "--replicates", "0"], ""),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    words: str,
+    six_speakers: Path,
+    model_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "text").write_text("hello\n")
+    places = {"CORPUS": six_speakers, "NONE": tmp_path / "none", "MODEL": model_file, "TEXT": tmp_path / "text"}
+    filled = [str(places.get(argument, argument)) for argument in arguments]
+    code, out, err = run(capsys, *filled, "--out", tmp_path / "out", "--no_cache", "--workers", 0)
+    if not words:  # a device matters to run folders only
+        assert code == 0
+        return
+    assert (code, out) == (2, "")
+    assert err.startswith("parvox: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert not (tmp_path / "out").exists()
