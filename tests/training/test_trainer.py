@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import shutil
 import signal
@@ -139,6 +140,23 @@ def test_the_teacher_never_moves_while_it_teaches(tiny_recipe, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in trainer.teacher.model.parameters())
     assert not any(name.startswith("teacher") for name in trainer.module.state_dict())
+
+
+def test_two_processes_train_one_model_with_the_same_command(tiny_recipe, tmp_path):
+    out = tmp_path / "run"
+    command = ["train", str(tiny_recipe), "--out", str(out), "--data.batch_size", "4"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "parvox"]
+    done = subprocess.run(
+        [*torchrun, *command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("dev EER") == 1
+    run = load_run(out)
+    alone = fit(tiny_recipe, tmp_path / "alone")
+    assert run.summary["processes"] == 2
+    assert run.summary["steps"] == alone.summary["steps"]
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    assert float(rows[-1]["loss/speaker"]) < float(rows[0]["loss/speaker"])
 
 
 def test_early_stop(tiny_recipe, tmp_path, monkeypatch):

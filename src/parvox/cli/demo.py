@@ -26,8 +26,8 @@ def demo(
 
     Args:
         out: Folder for everything it makes.
-        corpus: Folder of recordings with manifests; by default $PARVOX_CORPUS, else a small public corpus is downloaded,
-            else synthetic voices are made.
+        corpus: Folder of recordings with manifests; by default $PARVOX_CORPUS, else a small public corpus is
+            downloaded, else synthetic voices are made.
         size: full takes up to six minutes on two cores; small is a quick check of every step, with poor accuracy.
         seed: Decides the split, weights and every random draw.
         offline: Do not use the network.

@@ -43,9 +43,13 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
         raise RecipeError("the recipe has a distillation section; use parvox distill, or take the section out")
     out = Path(own["out"] or Path("runs") / (path.stem if path else "default"))
 
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
     from parvox.training.trainer import train
 
     run = train(recipe, out, resume=own["resume"], overwrite=own["overwrite"])
+    if rank_zero_only.rank != 0:  # several processes train, one speaks
+        return
     if own["json"]:
         print(json.dumps({"run": str(out), **run.summary}))
         return

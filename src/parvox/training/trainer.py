@@ -227,7 +227,8 @@ class Trainer:
         progress, settings = self.progress, self.settings
         waited = progress.epoch_sums.pop("load_s")
         row: dict[str, Any] = {"epoch": epoch + 1, "step": progress.step}
-        row |= {f"loss/{name}": value / self.steps_per_epoch for name, value in progress.epoch_sums.items()}
+        sums = self.fabric.all_reduce({k: torch.tensor(v) for k, v in progress.epoch_sums.items()}, reduce_op="mean")
+        row |= {f"loss/{name}": float(value) / self.steps_per_epoch for name, value in sums.items()}
         row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "load_s": waited}
         last = progress.step >= self.total_steps
         if (epoch + 1) % settings.evaluate_every == 0 or last:
