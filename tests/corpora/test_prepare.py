@@ -180,6 +180,23 @@ def test_stereo_is_averaged_and_rates_are_lowered_while_reading(tree: Path, tmp_
     np.testing.assert_allclose(cuts["s0/plain"].load_audio()[0], plain.mean(axis=1), atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "form", "subtype"),
+    [("mp3", "MP3", None), ("ogg", "OGG", "VORBIS"), ("opus", "OGG", "OPUS"), ("aiff", "AIFF", None)],
+)
+def test_every_format_is_read_to_its_length(
+    tree: Path, tmp_path: Path, suffix: str, form: str, subtype: str | None
+) -> None:
+    samples = 0.1 * np.random.default_rng(0).standard_normal((48123, 2))
+    soundfile.write(tree / "s0" / f"plain.{suffix}", samples[:16123, 0], 16000, format=form, subtype=subtype)
+    soundfile.write(tree / "s0" / f"stereo.{suffix}", samples, 48000, format=form, subtype=subtype)
+    corpus = prepare("folder", tree, tmp_path / "out", PrepareSettings(dev_fraction=0, test_fraction=0))
+    assert corpus.info.rejected == {}
+    cuts = {cut.id: cut for cut in corpus.cuts("train")}
+    assert cuts["s0/plain"].load_audio().shape == (1, 16123)
+    assert cuts["s0/stereo"].load_audio().shape == (1, 16041)
+
+
 @pytest.mark.parametrize("rate", [22050, 32000, 44100, 48000])
 def test_parvox_s_own_decoding_finds_as_many_samples_as_the_manifest_says(
     tree: Path, tmp_path: Path, make_wav: MakeWav, rate: int
