@@ -162,3 +162,7 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHe
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=min(110, shutil.get_terminal_size().columns))
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", str(super()._expand_help(action)))
+        return text.replace(", default: )", ")").replace(" (default: False)", "")
