@@ -14,7 +14,8 @@ from parvox.models.attention import attend, join_heads, split_heads
 def test_equals_torchs_own(masked, expose):
     query, key, value = (torch.randn(3, 2, length, 4, dtype=torch.float64) for length in (5, 7, 7))
     valid = (torch.arange(7) < torch.tensor([7, 3, 1])[:, None])[:, None, None] if masked else None
-    found, weights = attend(query, key, value, valid, expose=expose)
+    bias = None if valid is None else valid.double().log()
+    found, weights = attend(query, key, value, bias, expose=expose)
     torch.testing.assert_close(found, F.scaled_dot_product_attention(query, key, value, valid))
     assert (weights is not None) == expose
     if weights is not None:

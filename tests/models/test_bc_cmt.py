@@ -11,15 +11,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from parvox.errors import RecipeError
-from parvox.models.bc_cmt import BcCmtSettings
+from parvox.models.bc_cmt import BcCmtSettings, patches
 from parvox.models.bc_cmt_blocks import (
     BroadcastUnit,
     FeedForward,
+    FrequencyResidual,
     GroupedLinear,
     Padding,
     PlaneAttention,
-    SubSpectralNorm,
     TemporalAttention,
+    normalise,
 )
 from parvox.models.fsd_asp import FsdAspSettings
 from parvox.models.speaker_model import ModelSettings, SpeakerModel
@@ -184,8 +185,17 @@ def test_other_numbers_of_bins():
 # The units, one by one, against loops over NumPy arrays.
 
 
-def sub_spectral_loop(plane: np.ndarray, layer: SubSpectralNorm) -> np.ndarray:
-    norm, bands = layer.norm, layer.sub_bands
+def laid(plane: torch.Tensor) -> torch.Tensor:
+    """(batch, channels, bins, time) as the units want it."""
+    return plane.permute(1, 2, 0, 3).contiguous()
+
+
+def unlaid(plane: torch.Tensor) -> torch.Tensor:
+    return plane.permute(2, 0, 1, 3)
+
+
+def sub_spectral_loop(plane: np.ndarray, norm: nn.BatchNorm1d) -> np.ndarray:
+    bands = norm.num_features // plane.shape[1]
     out = np.empty_like(plane)
     height = plane.shape[2] // bands
     for channel in range(plane.shape[1]):
@@ -219,9 +229,8 @@ def example(channels: int, bins: int, time: int) -> torch.Tensor:
 
 
 def test_sub_spectral_norm_trains_on_each_channels_bands():
-    layer = SubSpectralNorm(3, 5)
     plane = torch.randn(4, 3, 10, 7) * torch.arange(1, 11).view(10, 1) + 3
-    out = layer(plane)
+    out = unlaid(normalise(laid(plane), nn.BatchNorm1d(3 * 5)))
     assert out.shape == plane.shape
     for channel in range(3):
         for band in range(5):
@@ -230,13 +239,34 @@ def test_sub_spectral_norm_trains_on_each_channels_bands():
             assert part.var(unbiased=False).item() == pytest.approx(1, abs=1e-3)
 
 
+def test_training_convolves_by_other_means_but_equally():
+    unit = FrequencyResidual(4, 5)
+    rows = torch.randn(4, 10, 21, requires_grad=True)
+    pull = torch.randn(4, 10, 21)
+    results = []
+    for training in (True, False):
+        out = unit.train(training).convolve(rows)
+        results.append((out, *torch.autograd.grad((out * pull).sum(), (rows, unit.conv.weight))))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_patches_against_a_strided_convolution():
+    plane = torch.randn(2, 3, 5, 7)
+    for bins, frames in ((1, 2), (2, 2), (2, 1)):
+        weight = torch.randn(4, 3, bins, frames)
+        expected = nn.functional.conv2d(plane, weight, stride=(bins, frames))
+        cut = patches(laid(plane), bins, frames)
+        torch.testing.assert_close(unlaid(torch.einsum("oi,i...->o...", weight.flatten(1), cut)), expected)
+
+
 def test_broadcast_unit_against_loops():
     unit = shaken(BroadcastUnit(4, 5))
     plane = example(4, 10, 6)
     x = plane.numpy()
     y = frequency_loop(x, unit.frequency)
     mean = y.mean(2)
-    taps = unit.time.weight.detach().numpy()[:, 0]
+    taps = unit.time.weight.detach().numpy()[:, 0, 0]
     mixed = np.zeros_like(mean)
     for time in range(6):
         for tap in (-1, 0, 1):
@@ -245,7 +275,7 @@ def test_broadcast_unit_against_loops():
     z = norm_loop(mixed, unit.norm)
     z = z / (1 + np.exp(-z))
     with torch.no_grad():
-        np.testing.assert_allclose(unit(plane, None), x + y + z[:, :, None], atol=1e-5)
+        np.testing.assert_allclose(unlaid(unit(laid(plane), None)), x + y + z[:, :, None], atol=1e-5)
 
 
 @pytest.mark.parametrize(("reduction", "heads", "time"), [(1, 1, 5), (1, 2, 6), (4, 2, 10), (8, 1, 5), (4, 2, 8)])
@@ -289,8 +319,8 @@ def test_temporal_attention_against_loops(reduction, heads, time):
                 mixed[row, frame, part] = maps[row, head, frame] @ value[row, :, part]
     expected = x + y + linear(unit.attention.out, mixed).transpose(0, 2, 1)[:, :, None]
     with torch.no_grad():
-        found, found_maps = unit(plane, None, True)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+        found, found_maps = unit(laid(plane), None, True)
+    np.testing.assert_allclose(unlaid(found), expected, atol=1e-5)
     np.testing.assert_allclose(found_maps, maps, atol=1e-5)
 
 
@@ -299,7 +329,7 @@ def test_feed_forward_against_its_formula():
     plane = example(4, 5, 7)
 
     def point(values, conv, norm):
-        values = np.einsum("oc,bcft->boft", conv.weight.detach().numpy()[:, :, 0, 0], values)
+        values = np.einsum("oc,bcft->boft", conv.weight.detach().numpy(), values)
         return norm_loop(values.reshape(2, values.shape[1], -1), norm).reshape(values.shape)
 
     def gelu(values):
@@ -307,9 +337,9 @@ def test_feed_forward_against_its_formula():
 
     with torch.no_grad():
         inner = gelu(point(plane.numpy(), unit.enter, unit.enter_norm))
-        inner = gelu(unit.unit(torch.from_numpy(inner).float(), None).numpy())
+        inner = gelu(unlaid(unit.unit(laid(torch.from_numpy(inner).float()), None)).numpy())
         np.testing.assert_allclose(
-            unit(plane, None), plane.numpy() + point(inner, unit.leave, unit.leave_norm), atol=1e-5
+            unlaid(unit(laid(plane), None)), plane.numpy() + point(inner, unit.leave, unit.leave_norm), atol=1e-5
         )
 
 
@@ -326,8 +356,8 @@ def test_plane_attention_without_reduction_equals_torchs_own():
         plane = example(8, 3, 5)
         sequence = unit.norm(plane.flatten(2).transpose(1, 2))
         expected, maps = reference(sequence, sequence, sequence, average_attn_weights=False)
-        found, found_maps = unit(plane, None, True)
-    torch.testing.assert_close(found, plane + expected.transpose(1, 2).view_as(plane), atol=1e-5, rtol=0)
+        found, found_maps = unit(laid(plane), None, True)
+    torch.testing.assert_close(unlaid(found), plane + expected.transpose(1, 2).view_as(plane), atol=1e-5, rtol=0)
     torch.testing.assert_close(found_maps, maps, atol=1e-5, rtol=0)
 
 
@@ -335,8 +365,8 @@ def test_plane_attention_reduces_bins_and_frames():
     unit = shaken(PlaneAttention(8, 2, 4, 1))
     plane = example(8, 10, 9)
     with torch.no_grad():
-        _, maps = unit(plane, None, True)
-        _, padded = unit(plane, Padding.of(plane, torch.tensor([9, 4])), True)
+        _, maps = unit(laid(plane), None, True)
+        _, padded = unit(laid(plane), Padding.of(plane, torch.tensor([9, 4])), True)
     assert maps.shape == (2, 2, 90, 3 * 3)
     torch.testing.assert_close(padded[0], maps[0])
     assert padded[1].view(2, 90, 3, 3)[..., 1:].abs().max() == 0  # only the first block of frames is valid
@@ -354,5 +384,6 @@ def test_attention_over_time_is_the_same_for_all_bins():
     unit = shaken(TemporalAttention(4, 5, 1, 2, 1, True))
     plane = example(4, 10, 6)
     with torch.no_grad():
-        added = unit(plane, None, False)[0] - plane - torch.from_numpy(frequency_loop(plane.numpy(), unit.frequency))
+        added = unlaid(unit(laid(plane), None, False)[0]) - plane
+        added -= torch.from_numpy(frequency_loop(plane.numpy(), unit.frequency))
     torch.testing.assert_close(added, added[:, :, :1].expand_as(added), atol=1e-5, rtol=0)

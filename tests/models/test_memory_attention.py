@@ -134,7 +134,7 @@ def test_a_block_equals_torchs_own_transformer_layer(norm):
     sequence = torch.randn(2, 9, 16)
     valid = torch.arange(9) < torch.tensor([9, 4])[:, None]
     with torch.no_grad():
-        found, _ = block(sequence, valid[:, None, None], False)
+        found, _ = block(sequence, valid[:, None, None].float().log(), False)
         expected = reference(sequence, src_key_padding_mask=~valid)
     torch.testing.assert_close(found[valid], expected[valid], atol=1e-5, rtol=1e-5)
 

@@ -19,7 +19,7 @@ def join_heads(values: Tensor) -> Tensor:
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, valid_keys: Tensor | None = None, *, expose: bool = False
+    query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None = None, *, expose: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """softmax(Q K' / sqrt(width)) V over valid keys.
 
@@ -29,7 +29,8 @@ def attend(
         query: (batch, heads, queries, width).
         key: (batch, heads, keys, width).
         value: (batch, heads, keys, width).
-        valid_keys: (batch, 1, 1, keys) bool, at least one true in each row; None when all are valid.
+        key_bias: (batch, 1, 1, keys), added to the scores: 0 for valid keys, minus infinity for others; None when all
+            are valid.
         expose: Whether the weights are wanted too.
 
     Returns:
@@ -38,10 +39,11 @@ def attend(
     # The fused kernel would do on processors too, but torch's flop counter does not see it there, and with the few
     # frames of a crop it is no faster.
     if query.is_cuda and not expose:
-        return F.scaled_dot_product_attention(query, key, value, valid_keys), None
+        bias = None if key_bias is None else key_bias.to(query.dtype)
+        return F.scaled_dot_product_attention(query, key, value, bias), None
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if valid_keys is not None:
-        scores = scores.masked_fill(~valid_keys, float("-inf"))
+    if key_bias is not None:
+        scores = scores + key_bias.to(scores.dtype)
     if not expose:
         return scores.softmax(-1) @ value, None
     weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)

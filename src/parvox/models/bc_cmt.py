@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,7 +16,9 @@ from parvox.models.bc_cmt_blocks import (
     Padding,
     PlaneAttention,
     PlaneUnit,
+    Pointwise,
     TemporalAttention,
+    normalise,
 )
 from parvox.models.contract import Encoder, EncoderOutput, masked, strided_lengths
 from parvox.models.layers import check_positive
@@ -136,12 +139,17 @@ class BcCmt(Encoder):
 
     def forward(self, features: Tensor, lengths: Tensor | None = None, tokens: Tensor | None = None) -> EncoderOutput:
         """See `Encoder.forward`."""
-        plane = self.stem(features.transpose(1, 2).unsqueeze(1), lengths)  # (batch, channels, bins / 2, time)
+        plane = self.stem(features, lengths)
         maps: dict[str, Tensor] = {}
         for number, stage in enumerate(self.stages, 1):
             plane, lengths, stage_maps = stage(plane, lengths, self.expose_attention)
             maps.update({f"stage{number}.block{block}": values for block, values in stage_maps.items()})
-        return EncoderOutput(frames=plane.flatten(1, 2), lengths=lengths, attention_maps=maps)
+        return EncoderOutput(frames=plane.permute(2, 0, 1, 3).flatten(1, 2), lengths=lengths, attention_maps=maps)
+
+
+def _channels_last(plane: Tensor) -> Tensor:
+    """The layout in which convolutions of few channels are fastest, above all backwards."""
+    return plane.contiguous(memory_format=torch.channels_last)
 
 
 class Stem(nn.Module):
@@ -159,13 +167,16 @@ class Stem(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in self.convs)
 
-    def forward(self, plane: Tensor, lengths: Tensor | None) -> Tensor:
-        """(batch, 1, bins, time), zero where padded, to (batch, channels, bins / 2, time)."""
+    def forward(self, features: Tensor, lengths: Tensor | None) -> Tensor:
+        """Features (batch, frames, bins), zero where padded, to a plane (channels, bins / 2, batch, time)."""
+        plane = features.transpose(1, 2).unsqueeze(1)
         for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if index:
                 plane = masked(plane, lengths)
-            plane = F.gelu(norm(conv(plane)))
-        return plane
+            plane = F.gelu(norm(conv(_channels_last(plane))))
+        if self.training and plane.requires_grad:
+            plane.register_hook(_channels_last)
+        return plane.permute(1, 2, 0, 3)
 
 
 class Stage(nn.Module):
@@ -184,19 +195,19 @@ class Stage(nn.Module):
         super().__init__()
         channels = settings.channels[index]
         self.stride = _STRIDES[index]
-        self.patch = nn.Conv2d(inputs, channels, self.stride, stride=self.stride, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
+        self.patch = Pointwise(inputs * self.stride[0] * self.stride[1], channels)
+        self.norm = nn.BatchNorm1d(channels)
         self.blocks = nn.ModuleList(Block(settings, index) for _ in range(settings.blocks[index]))
 
     def forward(
         self, plane: Tensor, lengths: Tensor | None, expose: bool
     ) -> tuple[Tensor, Tensor | None, dict[int, Tensor]]:
-        """Transform `plane` (batch, channels, bins, time) with valid frames `lengths`.
+        """Transform `plane` (channels, bins, batch, time) with valid frames `lengths`.
 
         Returns:
             The new plane, its lengths, and attention maps by number of the block, if `expose`.
         """
-        plane = self.norm(self.patch(plane))
+        plane = normalise(self.patch(patches(plane, *self.stride)), self.norm)
         lengths = strided_lengths(lengths, self.stride[1], self.stride[1], 0)
         padding = Padding.of(plane, lengths)
         maps: dict[int, Tensor] = {}
@@ -205,6 +216,19 @@ class Stage(nn.Module):
             if weights is not None:
                 maps[number] = weights
         return plane, lengths, maps
+
+
+def patches(plane: Tensor, bins: int, frames: int) -> Tensor:
+    """Cut `plane` (channels, bins, batch, time) into patches of `bins` × `frames`, each laid out as channels.
+
+    Returns:
+        (channels × bins × frames, …): the plane's axes without what does not fill a patch.
+    """
+    height, width = plane.shape[1] // bins, plane.shape[3] // frames
+    cut = plane[:, : height * bins, :, : width * frames]
+    cut = cut.unflatten(3, (width, frames)).unflatten(1, (height, bins))
+    laid: Tensor = cut.permute(0, 2, 5, 1, 3, 4).flatten(0, 2)
+    return laid
 
 
 class Block(nn.Module):
@@ -228,6 +252,6 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(channels, settings.expansion, bands, settings.broadcast_feed_forward)
 
     def forward(self, plane: Tensor, padding: Padding | None, expose: bool) -> tuple[Tensor, Tensor | None]:
-        """Transform `plane` (batch, channels, bins, time); the second result is the attention map, if `expose`."""
+        """Transform `plane` (channels, bins, batch, time); the second result is the attention map, if `expose`."""
         plane, weights = self.attention(self.perception(plane, padding), padding, expose)
         return self.feed_forward(plane, padding), weights

@@ -181,12 +181,13 @@ class MemoryAttention(Encoder):
         if tokens is not None:
             count = tokens.shape[1]
             sequence = torch.cat([tokens.to(sequence.dtype), sequence], 1)
-        valid_keys = None
+        key_bias = None
         if frame_lengths is not None:
-            valid_keys = mask_from_lengths(frame_lengths + count, sequence.shape[1])[:, None, None]
+            valid = mask_from_lengths(frame_lengths + count, sequence.shape[1])
+            key_bias = valid[:, None, None].to(sequence.dtype).log()
         maps: dict[str, Tensor] = {}
         for number, block in enumerate(self.blocks, 1):
-            sequence, weights = block(sequence, valid_keys, self.expose_attention)
+            sequence, weights = block(sequence, key_bias, self.expose_attention)
             if weights is not None:
                 maps[f"block{number}"] = weights
         sequence = self.norm(sequence)
@@ -245,12 +246,12 @@ class AttentionBlock(nn.Module):
         self.memory_norm = nn.LayerNorm(settings.width)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, sequence: Tensor, valid_keys: Tensor | None, expose: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, sequence: Tensor, key_bias: Tensor | None, expose: bool) -> tuple[Tensor, Tensor | None]:
         """Transform `sequence` (batch, positions, channels).
 
         Args:
             sequence: Tokens, then frames.
-            valid_keys: (batch, 1, 1, positions) bool; None when all are valid.
+            key_bias: (batch, 1, 1, positions), 0 or minus infinity; None when all positions are valid.
             expose: Whether the attention map is wanted.
 
         Returns:
@@ -258,7 +259,7 @@ class AttentionBlock(nn.Module):
         """
         given = self.attention_norm(sequence) if self.before else sequence
         query, key, value = (split_heads(part, self.heads) for part in self.inputs(given).chunk(3, 2))
-        mixed, weights = attend(query, key, value, valid_keys, expose=expose)
+        mixed, weights = attend(query, key, value, key_bias, expose=expose)
         sequence = sequence + self.dropout(self.out(join_heads(mixed)))
         if self.before:
             return sequence + self.dropout(self.memory(self.memory_norm(sequence))), weights
