@@ -78,8 +78,10 @@ def one_line(message: str, known: list[str]) -> str:
 def _near(key: str, known: list[str]) -> str:
     """The nearest of the keys that stand beside `key`; of the sections, where `key` names none that exists."""
     section = key.rpartition(".")[0]
+    if not section:
+        return nearest(key, {name.partition(".")[0] for name in known})
     beside = [name for name in known if name.rpartition(".")[0] == section]
-    if section and not beside:
+    if not beside:
         return nearest(section, {name.rpartition(".")[0] for name in known if "." in name})
     return nearest(key, beside)
 
