@@ -35,15 +35,16 @@ class Histograms:
         model: The float32 graph.
         tensors: Which of its values to look at.
         clips: Waveforms, (samples,) each.
+        threads: Threads of the session.
     """
 
-    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], clips: Sequence[Clip]) -> None:
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], clips: Sequence[Clip], threads: int = 1) -> None:
         self._tensors = list(tensors)
         watched = onnx.ModelProto()
         watched.CopyFrom(model)
         del watched.graph.output[:]
         watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
-        self._session = open_session(watched.SerializeToString(), optimise=False)
+        self._session = open_session(watched.SerializeToString(), threads=threads, optimise=False)
         # Zero is always in the range: padding is zero, and a scale must represent it exactly.
         self._low = dict.fromkeys(self._tensors, 0.0)
         self._high = dict.fromkeys(self._tensors, 0.0)

@@ -17,6 +17,7 @@ from parvox.models.frontend import FbankSettings
 
 _EXACT = 1e-6  # what float32 rounds away in a cosine
 _WEIGHT_BITS = 8
+_NAMED = ("BatchNormalization", "Conv", "Gemm", "LayerNormalization", "MatMul")
 _WORTH_COMPRESSING = 1024  # numbers; below it, the nodes that decompress weigh more than they save
 
 
@@ -83,10 +84,10 @@ def compact_weights(model: onnx.ModelProto, keep: Collection[str]) -> onnx.Model
         if weight is None or weight.const_value is None or weight.name not in graph.initializers:
             continue
         array = weight.const_value.numpy()
-        if array.dtype != np.float32 or array.ndim != 2 or array.size < _WORTH_COMPRESSING:
+        if array.dtype != np.float32 or array.ndim < 2 or array.size < _WORTH_COMPRESSING:
             continue
         transposed = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
-        inputs_axis = 1 if transposed else 0
+        inputs_axis = -1 if transposed else -2
         most = 2 ** (_WEIGHT_BITS - 1) - 1
         scale = np.maximum(np.abs(array).max(axis=inputs_axis, keepdims=True), 1e-12) / most
         build = _Builder(graph, weight.name or "")
@@ -95,6 +96,47 @@ def compact_weights(model: onnx.ModelProto, keep: Collection[str]) -> onnx.Model
         _take_over(graph, weight, build("Mul", cast, build.constant("scale", scale.astype(np.float32))))
     graph.sort()
     return ir.to_proto(graph_model)
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what a file does not need: long names, inferred shapes, zero points that are zero.
+
+    Layers with weights keep their names, so that a profile of the file can be read.
+    """
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
+    graph = stripped.graph
+    del graph.value_info[:]
+    zeros = {
+        tensor.name
+        for tensor in graph.initializer
+        if tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.INT32)
+        and not onnx.numpy_helper.to_array(tensor).any()
+    }
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and len(node.input) == 3 and node.input[2] in zeros:
+            del node.input[2]  # zero is what it is without one
+        if node.op_type not in _NAMED:
+            node.name = ""
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    for number, tensor in enumerate(graph.initializer):
+        large = math.prod(tensor.dims) >= _WORTH_COMPRESSING
+        names[tensor.name] = tensor.name if large else f"k{number}"
+        tensor.name = names[tensor.name]
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names[name] if name else ""
+        for index, name in enumerate(node.output):
+            if name and name not in names:
+                names[name] = f"v{len(names)}"
+            node.output[index] = names[name] if name else ""
+    onnx.checker.check_model(stripped)
+    return stripped
 
 
 class _Builder:

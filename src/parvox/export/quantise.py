@@ -16,6 +16,7 @@ Signed activations would be no faster, keep rectifications alive as nodes, and d
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -27,6 +28,8 @@ from onnxruntime.quantization.calibrate import TensorsData
 from parvox.errors import ExportError
 from parvox.export.calibrate import Ranges
 
+_LEAST_PRODUCTS = 48
+"""Multiplications for each output below which a layer is not worth the rescaling of its input and output."""
 _QUANTISED_MODULES = ("encoder", "pooling")
 _FOLLOWERS = ("Relu", "Clip")
 _PASSES_THROUGH = ("Squeeze", "Unsqueeze")
@@ -65,7 +68,9 @@ def plan_quantisation(model: onnx.ModelProto) -> Plan:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
 
-    layers = [node for node in graph.node if _is_layer(node, constants)]
+    candidates = [node for node in graph.node if _is_layer(node, constants)]
+    large = {node.name for node in candidates if _products(node, constants) >= _LEAST_PRODUCTS}
+    layers = [node for node in candidates if node.name in large or _next_to(node, large, producers, consumers)]
     if not layers:
         raise ExportError("int8: the model has no convolution or linear layer over frames to quantise; export fp32")
     names = {node.name for node in layers}
@@ -147,6 +152,28 @@ def _is_layer(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> b
     if weight.data_type != onnx.TensorProto.FLOAT or node.input[0] in constants:
         return False
     return node.op_type == "Conv" or (node.op_type == "MatMul" and len(weight.dims) == 2)
+
+
+def _products(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> int:
+    """Multiplications for each output."""
+    dims = constants[node.input[1]].dims
+    return math.prod(dims[1:]) if node.op_type == "Conv" else dims[0]
+
+
+def _next_to(
+    node: onnx.NodeProto,
+    layers: set[str],
+    producers: dict[str, onnx.NodeProto],
+    consumers: dict[str, list[onnx.NodeProto]],
+) -> bool:
+    """Whether a layer hands its output straight to one of `layers`, or gets its input straight from one."""
+    before = producers.get(node.input[0])
+    if before is not None and before.op_type in _FOLLOWERS:
+        before = producers.get(before.input[0])
+    after = consumers.get(node.output[0], [])
+    if len(after) == 1 and after[0].op_type in _FOLLOWERS:
+        after = consumers.get(after[0].output[0], [])
+    return (before is not None and before.name in layers) or any(user.name in layers for user in after)
 
 
 def _masks(node: onnx.NodeProto, value: str, producers: dict[str, onnx.NodeProto]) -> bool:

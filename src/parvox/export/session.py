@@ -41,6 +41,15 @@ def embed(session: Any, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.
     padded = np.zeros((len(waveforms), lengths.max()), np.float32)
     for row, waveform in zip(padded, waveforms, strict=True):
         row[: len(waveform)] = waveform
+    return run_batch(session, padded, lengths)
+
+
+def run_batch(session: Any, padded: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Embed padded waveforms (batch, samples) of valid samples (batch,).
+
+    Returns:
+        (batch, embedding_dim).
+    """
     embeddings: NDArray[np.float32] = session.run([OUTPUT], dict(zip(INPUTS, (padded, lengths), strict=True)))[0]
     return embeddings
 
