@@ -10,7 +10,7 @@ from parvox.errors import RecipeError, nearest
 from parvox.models.contract import EncoderSettings, PoolingSettings, SpeakerOutput
 from parvox.models.frontend import Fbank, FbankSettings
 
-HEADS = ("linear", "bn_linear", "bn_linear_bn", "linear_bn", "none")
+HEADS = ("linear", "bn_linear", "bn_linear_bn", "linear_bn", "linear_relu_bn_linear", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class ModelSettings:
     embedding_dim: int
     """Size of the embedding."""
     head: str
-    """Layers between pooled vector and embedding: linear, bn_linear, linear_bn, bn_linear_bn, or none."""
+    """Layers between pooled vector and embedding: linear, bn_linear, linear_bn, bn_linear_bn, linear_relu_bn_linear
+    (the x-vector's two), or none."""
     features: FbankSettings = field(default_factory=FbankSettings)
     """The front end."""
 
@@ -93,7 +94,10 @@ def _head(kind: str, pooled_dim: int, embedding_dim: int) -> nn.Module:
     layers: list[nn.Module] = []
     if kind.startswith("bn_"):
         layers.append(nn.BatchNorm1d(pooled_dim))
-    layers.append(nn.Linear(pooled_dim, embedding_dim))
+    # a norm cancels the bias before it; that of bn_linear_bn belongs to BC-CMT's published number of parameters
+    layers.append(nn.Linear(pooled_dim, embedding_dim, bias=kind != "linear_bn"))
+    if kind == "linear_relu_bn_linear":
+        layers += [nn.ReLU(), nn.BatchNorm1d(embedding_dim), nn.Linear(embedding_dim, embedding_dim)]
     if kind.endswith("_bn"):
         layers.append(nn.BatchNorm1d(embedding_dim))
     return nn.Sequential(*layers)
