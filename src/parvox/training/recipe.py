@@ -22,6 +22,7 @@ from parvox.losses import LOSSES
 from parvox.losses.margin import LossSettings
 from parvox.models import ENCODERS, POOLINGS, ModelSettings
 from parvox.models.frontend import FbankSettings
+from parvox.models.speaker_model import HEADS
 from parvox.registry import Registry
 from parvox.settings import Parser, add_settings, build_settings, one_line, parse
 from parvox.training.settings import TrainingSettings
@@ -185,7 +186,7 @@ def parse_recipe(
         "--model.head",
         type=str,
         default=encoder.settings.default_head,  # type: ignore[attr-defined]
-        help="From pooled vector to embedding: linear, bn_linear, linear_bn, bn_linear_bn or none.",
+        help=f"From pooled vector to embedding: {', '.join(HEADS)}.",
     )
     _add_choice(parser, POOLINGS, pooling.name, "model.pooling", pooling.settings)
     add_settings(parser, FbankSettings, "model.features")
