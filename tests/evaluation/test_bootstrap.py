@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from parvox.errors import TrialError
 from parvox.evaluation import bootstrap as module
-from parvox.evaluation.bootstrap import bootstrap, interval, speaker_weights
+from parvox.evaluation.bootstrap import bootstrap
 from parvox.evaluation.measures import ScoreSet
+from parvox.evaluation.resampling import interval, speaker_weights
 
 
 def trials(
@@ -37,7 +38,7 @@ def repeated(
     scores: np.ndarray, target: np.ndarray, enrol: np.ndarray, test: np.ndarray, weight: np.ndarray
 ) -> ScoreSet | None:
     """The trials of a replicate, each as often as it counts."""
-    count = np.where(target, weight[enrol], weight[enrol] * weight[test]).astype(int)
+    count = np.where(enrol == test, weight[enrol], weight[enrol] * weight[test]).astype(int)
     kept, labels = np.repeat(scores, count), np.repeat(target, count)
     return ScoreSet.from_labels(kept, labels) if labels.any() and not labels.all() else None
 
@@ -57,8 +58,15 @@ def test_replicates_are_repeated_trials(speakers: int, utterances: int, seed: in
             assert np.isnan(found.min_dcf[0.01][column])
             continue
         assert found.eer[column] == pytest.approx(direct.eer(), abs=1e-9)
+        nearest, point = direct.eer_point(), direct.at(found.eer_threshold[column])
+        assert abs(point.miss_rate - point.false_accept_rate) >= abs(nearest.miss_rate - nearest.false_accept_rate)
+        if digits is None:  # without ties the point nearest to the EER lies at a target, or between two
+            assert point.miss_rate <= found.eer[column] + 1 / len(direct.target)
         for p in (0.01, 0.5, 0.9):
-            assert found.min_dcf[p][column] == pytest.approx(direct.min_dcf(p, c_fa=2.0), rel=1e-9)
+            least = direct.min_dcf(p, c_fa=2.0)
+            assert found.min_dcf[p][column] == pytest.approx(least, rel=1e-9)
+            at = found.min_dcf_threshold[p][column]
+            assert direct.act_dcf(p, c_fa=2.0, threshold=at) == pytest.approx(least, rel=1e-9)
         for rate, miss in zip(rates, found.miss_rates[column], strict=True):
             curve = direct.det_curve(2000)
             least = curve.miss_rates[np.flatnonzero(curve.false_accept_rates > rate + 1e-9)[-1]]
@@ -111,8 +119,21 @@ def test_sparse_pair_counts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     data = trials(10, 4, seed=6)
     weights = speaker_weights(10, 30, 1)
     dense = bootstrap(*data, weights)
-    monkeypatch.setattr(module, "_DENSE_SPEAKERS", 2)
+    monkeypatch.setattr("parvox.evaluation.resampling._DENSE_SPEAKERS", 2)
     assert bootstrap(*data, weights).eer == pytest.approx(dense.eer, abs=1e-12)
+
+
+def test_a_speaker_against_himself_counts_once_a_draw() -> None:
+    scores, target, enrol, test = trials(8, 4, seed=11)
+    wrong_text = np.flatnonzero(target)[::2]  # of the same speaker, yet to be rejected
+    scores[wrong_text] -= 2
+    target[wrong_text] = False
+    weights = speaker_weights(8, 40, 2)
+    found = bootstrap(scores, target, enrol, test, weights)
+    for column in range(40):
+        direct = repeated(scores, target, enrol, test, weights[:, column])
+        assert direct is not None
+        assert found.eer[column] == pytest.approx(direct.eer(), abs=1e-9)
 
 
 def test_weights_are_draws_of_speakers() -> None:

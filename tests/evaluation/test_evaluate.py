@@ -14,9 +14,10 @@ from scipy.special import ndtri
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.corpora.trials import Trial, write_trials
 from parvox.errors import ParvoxError, TrialError
-from parvox.evaluation.bootstrap import Interval, bootstrap, interval, speaker_weights
+from parvox.evaluation.bootstrap import bootstrap
 from parvox.evaluation.evaluate import band_rates, evaluate, evaluate_scores
 from parvox.evaluation.measures import ScoreSet
+from parvox.evaluation.resampling import Interval, interval, speaker_weights
 from parvox.evaluation.results import Estimate, Evaluation, aligned, finite, write_csv, write_json
 from parvox.evaluation.trials import Speakers, TrialIndex
 from parvox.runtime.embedder import SpeakerEmbedder

@@ -1,19 +1,7 @@
-"""Confidence intervals by resampling speakers.
+"""EER, minDCF and the DET curve of bootstrap replicates.
 
-Trials that share a speaker are not independent: one hoarse voice spoils all its trials, so resampling trials gives
-intervals that are far too narrow. Speakers are resampled instead, on both sides of a trial at once: where a replicate
-holds speaker i w_i times, a target trial of speaker i counts w_i times and a non-target trial of speakers i and j
-counts w_i w_j times. This is the pigeonhole bootstrap (A. B. Owen, "The pigeonhole bootstrap", Annals of Applied
-Statistics 1, 2007; Owen and Eckles, "Bootstrapping data arrays of arbitrary order", ibid. 6, 2012) with one set of
-weights for both axes, for which Davezies, D'Haultfœuille and Guyonvarch ("Empirical process results for exchangeable
-arrays", Annals of Statistics 49, 2021) prove consistency. No bootstrap is exact for crossed data (McCullagh,
-"Resampling and exchangeable arrays", Bernoulli 6, 2000); this one errs towards wider intervals. In speaker recognition
-the resampling of subjects goes back to Bolle, Ratha and Pankanti ("Error analysis of pattern recognition systems: the
-subsets bootstrap", Computer Vision and Image Understanding 93, 2004) and Poh and Bengio ("Estimating the confidence
-interval of expected performance curve in biometric authentication using joint bootstrap", ICASSP 2007).
-
-Scores are sorted once. A replicate is then nothing but weights, and only non-targets that can come near a threshold
-have theirs computed one by one.
+Scores are sorted once. A replicate is then nothing but weights of trials (`parvox.evaluation.resampling`), and only
+non-targets that can come near a threshold have theirs computed one by one.
 """
 
 from __future__ import annotations
@@ -26,26 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from parvox.errors import TrialError
 from parvox.evaluation.measures import ScoreSet, check_finite, dcf_weights
-
-MIN_SPEAKERS = 5
-"""With fewer speakers no interval is given: their resamples are too few and too much alike."""
+from parvox.evaluation.resampling import PairSides, Weights, pad, pair_totals
 
 _GRID = 1 << 12  # thresholds looked at in each replicate; with fewer targets than that, all that matter
 _REPLICATES = 64  # done together
 _TRIALS = 1024  # weighed together; with the replicates, what fits in a core's own cache
-_DENSE_SPEAKERS = 2048
-
-Weights = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,41 +28,19 @@ class Replicates:
 
     Attributes:
         eer: (replicates,)
+        eer_threshold: (replicates,) where the two error rates are nearest to each other.
         min_dcf: By p_target, (replicates,).
+        min_dcf_threshold: By p_target, (replicates,) where it is reached; infinite where all is to be rejected.
         miss_rates: (replicates, rates) the miss rate at each of `false_accept_rates`; None unless asked for.
         false_accept_rates: (rates,); None unless asked for.
     """
 
     eer: NDArray[np.float64]
+    eer_threshold: NDArray[np.float64]
     min_dcf: dict[float, NDArray[np.float64]]
+    min_dcf_threshold: dict[float, NDArray[np.float64]]
     miss_rates: NDArray[np.float64] | None = None
     false_accept_rates: NDArray[np.float64] | None = None
-
-
-def speaker_weights(speakers: int, replicates: int = 1000, seed: int = 0) -> Weights:
-    """How often each speaker is drawn in each replicate.
-
-    The same arguments give the same weights, so that differences between systems are paired.
-
-    Returns:
-        (speakers, replicates) float32 whole numbers; each column sums to `speakers`.
-    """
-    if replicates < 1:
-        raise TrialError(f"{replicates} bootstrap replicates given; expected 1 or more")
-    rng = np.random.default_rng(seed)
-    weights = np.empty((replicates, speakers), np.float32)
-    for row in weights:
-        row[:] = np.bincount(rng.integers(speakers, size=speakers), minlength=speakers)
-    return np.ascontiguousarray(weights.T)
-
-
-def interval(values: NDArray[np.float64], level: float = 0.95) -> Interval | None:
-    """The percentile interval of replicated values; None where too many replicates have none."""
-    known = values[np.isfinite(values)]
-    if len(known) < max(20, 0.9 * len(values)):
-        return None
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
 
 
 def bootstrap(
@@ -126,6 +78,7 @@ def bootstrap(
         TrialError: as `ScoreSet`.
     """
     trials = _Trials(scores, target, enrol_speaker, test_speaker, len(weights))
+    weights = pad(weights)
     rates = None if false_accept_rates is None else np.asarray(false_accept_rates, np.float64)
     costs = {p: dcf_weights(p, c_miss, c_fa) for p in p_targets}
     # Non-targets are looked at from the highest down to where nothing of interest can lie.
@@ -144,7 +97,9 @@ def bootstrap(
             on_replicates(block.shape[1])
     return Replicates(
         eer=np.concatenate([part.eer for part in parts]),
+        eer_threshold=np.concatenate([part.eer_threshold for part in parts]),
         min_dcf={p: np.concatenate([part.min_dcf[p] for part in parts]) for p in p_targets},
+        min_dcf_threshold={p: np.concatenate([part.min_dcf_threshold[p] for part in parts]) for p in p_targets},
         miss_rates=None if rates is None else np.concatenate([_known(part.miss_rates) for part in parts]),
         false_accept_rates=rates,
     )
@@ -157,13 +112,12 @@ class _Trials:
         score, label = np.asarray(scores), np.asarray(target, bool)
         check_finite(score, "scores")
         first, second = np.asarray(enrol), np.asarray(test)
-        self.speakers = speakers
         self.eer = ScoreSet.from_labels(score, label).eer()
         order = np.argsort(score[label], kind="stable")
         self.target = score[label][order]
         self.target_speaker = first[label][order]
         self.nontarget = score[~label]
-        self.first, self.second = first[~label], second[~label]
+        self.sides = PairSides(first[~label], second[~label], speakers)
 
 
 class _Curves:
@@ -185,16 +139,16 @@ class _Curves:
         near = nontarget >= grid[0]
         order = np.argsort(nontarget[near], kind="stable")
         score = nontarget[near][order]
-        self.first, self.second = trials.first[near][order], trials.second[near][order]
+        self.first, self.second = trials.sides.first[near][order], trials.sides.second[near][order]
         # Sorted trials fall into segments between the places where a grid value begins and where it ends.
         self.target_places, self.target_at, self.target_above = _places(target, grid)
         self.places, self.at, self.above = _places(score, grid)
         self.adders = self._adders()
-        self.pair_count = _pair_count(trials)
+        self.pair_counts = trials.sides.counts()
         by_segment = np.searchsorted(self.target_places, np.arange(len(target)), "right")
         self.target_count = sparse.coo_array(
             (np.ones(len(target), np.float32), (by_segment, trials.target_speaker)),
-            (len(self.target_places) + 1, trials.speakers),
+            (len(self.target_places) + 1, trials.sides.rows),
         ).tocsr()
 
     def measure(
@@ -204,7 +158,7 @@ class _Curves:
         below = np.cumsum(self.target_count @ weights, axis=0, dtype=np.float64)
         targets = below[-1]
         rejected = self._nontargets_below(weights)
-        nontargets = np.einsum("sr,sr->r", weights, self.pair_count @ weights, dtype=np.float64)
+        nontargets = pair_totals(self.pair_counts, weights)
         # The curve runs through the points at, and just above, each grid value in turn.
         with np.errstate(invalid="ignore", divide="ignore"):
             misses = below[_alternating(self.target_at, self.target_above)] / targets
@@ -214,17 +168,25 @@ class _Curves:
         ):
             return None
         dcf: dict[float, NDArray[np.float64]] = {}
+        dcf_threshold: dict[float, NDArray[np.float64]] = {}
         for p_target, (miss, fa) in costs.items():
-            least = np.minimum((miss * misses[::2] + fa * accepts[::2]).min(axis=0), miss)
-            if not self.whole and (least > fa * accepts[0]).any():
+            cost = miss * misses[::2] + fa * accepts[::2]
+            where = cost.argmin(axis=0)
+            least = np.take_along_axis(cost, where[None], 0)[0]
+            if not self.whole and (np.minimum(least, miss) > fa * accepts[0]).any():
                 return None
-            dcf[p_target] = least
+            dcf[p_target] = np.minimum(least, miss)
+            dcf_threshold[p_target] = np.where(least <= miss, self.grid[where], np.inf)
         at_rates = None
         if rates is not None:
             at_rates = np.stack(
                 [np.interp(rates, fa[::-1], miss[::-1]) for fa, miss in zip(accepts.T, misses.T, strict=True)]
             )
-        return Replicates(_crossing(misses, accepts), dcf, at_rates, rates)
+        eer, nearest = _crossing(misses, accepts)
+        # Just above the last grid value is as good as at the next.
+        at = np.minimum((nearest + 1) // 2, len(self.grid) - 1)
+        threshold = np.where(np.isnan(eer), np.nan, self.grid[at])
+        return Replicates(eer, threshold, dcf, dcf_threshold, at_rates, rates)
 
     def _adders(self) -> list[tuple[slice, slice, Any]]:
         """For each run of trials, the segments that it touches and a matrix of ones that adds its trials up to them.
@@ -252,16 +214,6 @@ class _Curves:
         return np.cumsum(total, axis=0, out=total)
 
 
-def _pair_count(trials: _Trials) -> Any:
-    """(speakers, speakers) float32: how many non-target trials each pair of speakers has."""
-    size = trials.speakers
-    if size <= _DENSE_SPEAKERS:
-        pair = trials.first.astype(np.int64) * size + trials.second
-        return np.bincount(pair, minlength=size * size).reshape(size, size).astype(np.float32)
-    ones = np.ones(len(trials.first), np.float32)
-    return sparse.coo_array((ones, (trials.first, trials.second)), (size, size)).tocsr()  # adds up what is repeated
-
-
 def _alternating(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([first, second], 1).ravel()
 
@@ -273,8 +225,10 @@ def _places(scores: NDArray[Any], grid: NDArray[Any]) -> tuple[NDArray[np.int64]
     return places, np.searchsorted(places, left), np.searchsorted(places, right)
 
 
-def _crossing(misses: NDArray[np.float64], accepts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The EER of each column: where the line through its points meets misses = accepts."""
+def _crossing(
+    misses: NDArray[np.float64], accepts: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The EER of each column, where the line through its points meets misses = accepts, and the point nearest to it."""
     columns = np.arange(misses.shape[1])
     after = np.argmax(misses >= accepts, axis=0)
     before = np.maximum(after - 1, 0)
@@ -284,7 +238,7 @@ def _crossing(misses: NDArray[np.float64], accepts: NDArray[np.float64]) -> NDAr
         part = np.where(gap_0 + gap_1 > 0, gap_0 / (gap_0 + gap_1), 0.0)
     rate = misses[before, columns] + part * (misses[after, columns] - misses[before, columns])
     unknown = np.isnan(misses[0]) | np.isnan(accepts[0])
-    return np.where(unknown, np.nan, rate)
+    return np.where(unknown, np.nan, rate), np.where(np.abs(gap_0) <= np.abs(gap_1), before, after)
 
 
 def _known(values: NDArray[np.float64] | None) -> NDArray[np.float64]:

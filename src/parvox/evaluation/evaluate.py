@@ -12,17 +12,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from parvox.errors import TrialError
-from parvox.evaluation.bootstrap import (
-    MIN_SPEAKERS,
-    Interval,
-    Replicates,
-    bootstrap,
-    interval,
-    speaker_weights,
-)
+from parvox.evaluation.bootstrap import Replicates, bootstrap
 from parvox.evaluation.embeddings import embed_cuts
 from parvox.evaluation.environment import environment
 from parvox.evaluation.measures import ScoreSet, check_finite
+from parvox.evaluation.resampling import MIN_SPEAKERS, Interval, interval, speaker_weights
 from parvox.evaluation.results import DetBand, Difference, Estimate, Evaluation, Histogram, SystemResult
 from parvox.evaluation.scoring import cosine_scores
 from parvox.evaluation.system import System, load_systems

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parvox.evaluation.bootstrap import Interval
 from parvox.evaluation.measures import DetCurve
+from parvox.evaluation.resampling import Interval
 from parvox.files import atomic_file
 
 
