@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from parvox.errors import RecipeError
+from parvox.losses import LOSSES
 from parvox.models import ENCODERS, POOLINGS, ModelSettings, SpeakerModel
 from parvox.models.cost import cost, count_feature_macs, count_frame_macs, count_macs, count_parameters
 from parvox.models.ecapa_tdnn import EcapaTdnnSettings
@@ -115,3 +118,17 @@ def test_cost_gathers_all_and_leaves_the_model_as_it_was():
 def test_too_few_seconds_are_refused():
     with pytest.raises(RecipeError, match=r"0\.1 s given, but this model needs at least 0\.165 s"):
         count_macs(model(XVectorSettings()), 0.1)
+
+
+def test_the_table_in_the_documentation_is_true():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\d+) \| (\w+) \| (\d+) \|", page, re.MULTILINE)
+    assert [row[0] for row in rows] == sorted(entry.name for entry in ENCODERS)
+    for name, parameters, macs, pooling, dim in rows:
+        settings = ENCODERS[name].settings()
+        assert (settings.default_pooling, settings.default_embedding_dim) == (pooling, int(dim))
+        found = cost(model(settings))
+        assert f"{found.parameters / 1e6:.3f}" == parameters, name
+        assert f"{found.macs / 1e6:.0f}" == macs, name
+    for kind in (POOLINGS, LOSSES):
+        assert all(f"`{entry.name}`" in page for entry in kind)
