@@ -132,6 +132,24 @@ class ScoreSet:
         _, misses, accepts = self._min_dcf(p_target, c_miss, c_fa)
         return self._between(misses, accepts)
 
+    def threshold_at_false_accept_rate(self, rate: float) -> float:
+        """The lowest threshold at which no more than a share `rate` of the non-targets is accepted.
+
+        It lies half-way between the lowest non-target still accepted and the highest one rejected; just above the
+        highest score where none may be accepted.
+        """
+        allowed = math.floor(rate * len(self.nontarget) * (1 + 1e-12))
+        if allowed >= len(self.nontarget):
+            return -math.inf
+        rejected = self.nontarget[len(self.nontarget) - allowed - 1]
+        above = self.nontarget[int(np.searchsorted(self.nontarget, rejected, "right")) :]
+        low = float(rejected)
+        if not len(above):
+            return float(np.nextafter(rejected, np.array(np.inf, self.nontarget.dtype)))
+        high = float(above[0])
+        middle = low + (high - low) / 2
+        return middle if middle > low else high
+
     def act_dcf(
         self, p_target: float = 0.01, c_miss: float = 1.0, c_fa: float = 1.0, threshold: float | None = None
     ) -> float:
