@@ -82,13 +82,20 @@ class PairSides:
         self.second = np.where(first == second, speakers, second)
         self.rows = speakers + 1
 
-    def counts(self) -> Any:
-        """(rows, rows) float32: how many trials each pair has, as an array or, with many speakers, a sparse one."""
+    def counts(self, values: NDArray[Any] | None = None) -> Any:
+        """What each pair of speakers has, as an array or, with many speakers, a sparse one.
+
+        Args:
+            values: (trials,) to add up; without them trials are counted.
+
+        Returns:
+            (rows, rows) float32.
+        """
         if self.rows <= _DENSE_SPEAKERS:
             pair = self.first.astype(np.int64) * self.rows + self.second
-            return np.bincount(pair, minlength=self.rows**2).reshape(self.rows, self.rows).astype(np.float32)
-        ones = np.ones(len(self.first), np.float32)
-        return sparse.coo_array((ones, (self.first, self.second)), (self.rows, self.rows)).tocsr()  # adds up repeats
+            return np.bincount(pair, values, self.rows**2).reshape(self.rows, self.rows).astype(np.float32)
+        terms = np.ones(len(self.first), np.float32) if values is None else values.astype(np.float32)
+        return sparse.coo_array((terms, (self.first, self.second)), (self.rows, self.rows)).tocsr()  # adds up repeats
 
 
 def pad(weights: Weights) -> Weights:
