@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a problem with what was given, or what the command says.
     """
+    # Threads that spin while they wait make a shared machine several times slower; read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())

@@ -18,6 +18,7 @@ from parvox import __version__
 from parvox.corpora.demo_corpus import choose_corpus
 from parvox.corpora.prepare import PrepareSettings, prepare
 from parvox.corpora.prepared import PreparedCorpus
+from parvox.corpora.synthetic import SyntheticSettings
 from parvox.errors import OutputError
 from parvox.evaluation.evaluate import evaluate
 from parvox.evaluation.report import write_report
@@ -127,7 +128,8 @@ class Demo:
     def prepare(self, given: Path | None, *, offline: bool, overwrite: bool) -> PreparedCorpus:
         """Take a corpus and make manifests, splits and trials of it."""
         self._announce("corpus", "taking recordings")
-        chosen = choose_corpus(given, self.out / "download", _say, allow_download=not offline)
+        voices = SyntheticSettings(speakers=60, utterances=8) if self.size == "small" else None
+        chosen = choose_corpus(given, self.out / "download", _say, allow_download=not offline, size=voices)
         settings = {"corpus": str(chosen.root.resolve()), "size": self.size, "seed": self.seed, "version": __version__}
         folder = self.out / "prepared"
         marker = self.out / "demo.json"
@@ -194,7 +196,7 @@ class Demo:
         """Export every run to one ONNX file, the distilled student also to int8."""
         self._announce("export", "writing model files and checking them against PyTorch")
         files: dict[str, Path] = {}
-        wanted = [(name, run, "fp32") for name, run in runs.items()]
+        wanted: list[tuple[str, Run, Literal["fp32", "int8"]]] = [(name, run, "fp32") for name, run in runs.items()]
         wanted.append(("student, distilled, int8", runs["student, distilled"], "int8"))
         for name, run, precision in wanted:
             path = self.out / f"{run.folder.name}{'' if precision == 'fp32' else '-int8'}.onnx"
@@ -202,7 +204,7 @@ class Demo:
             if path.is_file():
                 continue
             options: dict[str, Any] = {"tolerance_eer": 100.0} if self.size == "small" else {}
-            result = export_model(run, path, corpus=prepared, precision=precision, **options)  # type: ignore[arg-type]
+            result = export_model(run, path, corpus=prepared, precision=precision, **options)
             _say(f"{path}: {result.path.stat().st_size / 1e3:.0f} kB")
         return files
 
