@@ -1,3 +1,5 @@
+import itertools
+import re
 import subprocess
 import sys
 
@@ -31,10 +33,12 @@ def test_every_command_has_help_a_person_can_read(name, capsys):
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: parvox {name}")
+    lines = [line.strip() for line in text.splitlines()]
     undescribed = [
-        line
-        for line in text.splitlines()
-        if line.strip().startswith("(") and "type:" in line and line.strip().startswith("(type")
+        option
+        for option, after in itertools.pairwise(lines)
+        if (option.startswith("--") and "  " not in option and after.startswith(("(type", "(required")))
+        or re.match(r"--\S+( \S+)*  +\((type|required)", option)
     ]
     assert len(undescribed) == 0, f"options without a description: {undescribed}"
 

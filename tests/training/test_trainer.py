@@ -55,7 +55,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tiny_recipe, tmp_p
         "--training.checkpoint_minutes",
         "0.0001",
         "--data.utterances_per_epoch",
-        "160",
+        "1200",
     ]
     command = [sys.executable, "-m", "parvox", "train", str(tiny_recipe), *options]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -68,7 +68,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tiny_recipe, tmp_p
         while process.poll() is None and not (killed / "recipe.yaml").exists():
             time.sleep(0.01)
         try:
-            process.wait(timeout=None if attempt > 6 else draw.uniform(0.5, 6.0))
+            process.wait(timeout=None if attempt > 6 else draw.uniform(0.1, 1.0))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
