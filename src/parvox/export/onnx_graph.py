@@ -29,7 +29,7 @@ OUTPUT = "embedding"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
-class _Traced(nn.Module):
+class _Signature(nn.Module):
     """The model as the graph's signature has it."""
 
     def __init__(self, model: SpeakerModel) -> None:
@@ -64,7 +64,7 @@ def to_onnx(model: SpeakerModel) -> onnx.ModelProto:
     try:
         with _quiet(), torch.no_grad():
             # Captured first: the ONNX exporter's own capture defers shape guards and then stumbles over slices.
-            program = torch.export.export(_Traced(model), (waveform, lengths), dynamic_shapes=shapes)
+            program = torch.export.export(_Signature(model), (waveform, lengths), dynamic_shapes=shapes)
             exported = torch.onnx.export(
                 program, dynamo=True, opset_version=OPSET, input_names=INPUTS, output_names=[OUTPUT], verbose=False
             )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -23,6 +25,7 @@ from parvox.export.onnx_graph import to_onnx
 from parvox.export.session import open_session
 from parvox.export.speed import session_milliseconds
 from parvox.files import atomic_file, refuse_overwrite
+from parvox.models import SpeakerModel
 from parvox.runtime.embedder import SpeakerEmbedder
 from parvox.runtime.model_file import OperatingPoint, Precision
 from parvox.training.run import Run, load_run
@@ -34,6 +37,7 @@ _CHECK_CLIPS = 24
 _PROBE_CLIPS = 48
 _FASTER = 0.95
 _UNSPECIFIED = "unspecified"
+_last_traced: WeakKeyDictionary[SpeakerModel, tuple[bytes, bytes]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def export_model(
             f"int8: {corpus.folder} has no dev trials of both kinds, so what int8 costs cannot be measured; export "
             "fp32, or give a corpus with dev trials with --corpus"
         )
-    traced = to_onnx(model)
+    traced = _traced_graph(run)
     graph = strip(compact_frontend(traced, features))
     fp32 = _measure(graph, material, subtract_mean, "fp32")
     probes = material.check_clips(_PROBE_CLIPS)
@@ -141,7 +145,7 @@ def export_model(
     if precision == "int8":
         quantiser = Quantiser(traced, features, material.training_clips(calibration_clips), probes, _threads())
         quantised, kept = _within_tolerance(quantiser, calibration, material, fp32, tolerance_eer, subtract_mean)
-        check_padding(kept.session, probes[::4], "int8")
+        check_padding(kept.session, probes[::4])
 
     thresholds = {}
     if kept.scores is not None and material.trials is not None:
@@ -153,7 +157,7 @@ def export_model(
         name=name or run.folder.resolve().name,
         mean=kept.mean,
         thresholds=thresholds,
-        synthetic=corpus.info.synthetic,
+        synthetic=bool(run.summary.get("synthetic", corpus.info.synthetic)),
         licence=licence,
     )
     data = file_bytes(kept.graph, contract)
@@ -180,6 +184,18 @@ def export_model(
         thresholds=thresholds,
         notes=tuple(_notes(quantised, speed, speed_fp32, thresholds, corpus.info.synthetic)),
     )
+
+
+def _traced_graph(run: Run) -> onnx.ModelProto:
+    """The graph of a run's model; tracing takes seconds, so the last one is kept for a second precision."""
+    digest = hashlib.sha256()
+    for tensor in run.model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    weights, data = _last_traced.get(run.model, (b"", b""))
+    if weights != digest.digest():
+        data = to_onnx(run.model).SerializeToString(deterministic=True)
+        _last_traced[run.model] = (digest.digest(), data)
+    return onnx.load_model_from_string(data)
 
 
 @dataclass(frozen=True)
