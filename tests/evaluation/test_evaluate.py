@@ -15,10 +15,11 @@ from parvox.corpora.prepared import PreparedCorpus
 from parvox.corpora.trials import Trial, write_trials
 from parvox.errors import ParvoxError, TrialError
 from parvox.evaluation.bootstrap import bootstrap
-from parvox.evaluation.evaluate import band_rates, evaluate, evaluate_scores
+from parvox.evaluation.evaluate import evaluate
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.resampling import Interval, interval, speaker_weights
 from parvox.evaluation.results import Estimate, Evaluation, aligned, finite, write_csv, write_json
+from parvox.evaluation.score_evaluation import MeasureSettings, band_rates, evaluate_scores
 from parvox.evaluation.trials import Speakers, TrialIndex
 from parvox.runtime.embedder import SpeakerEmbedder
 
@@ -115,7 +116,7 @@ def test_means(corpus: PreparedCorpus, model_file: Path, centred_model_file: Pat
     assert scores(model_file, "train")[0] == pytest.approx(expected, abs=1e-4)
     first, *others = [(cut.id, cut.supervisions[0].speaker) for cut in corpus.cuts("train")]
     write_trials(tmp_path / "train", [Trial(first[0], name, speaker == first[1]) for name, speaker in others])
-    with pytest.raises(TrialError, match="the mean would be of the very speakers"):
+    with pytest.raises(TrialError, match="they would know the very speakers"):
         evaluate([model_file], corpus, split="train", trials=tmp_path / "train", mean="train", workers=0)
 
 
@@ -135,7 +136,9 @@ def test_a_better_system_is_told_from_a_worse_one() -> None:
     good, trials, speakers = made(0.3, 1, 20)
     bad = made(1.2, 2, 20)[0]
     twin = made(0.3, 3, 20)[0]
-    result = evaluate_scores({"good": good, "bad": bad, "twin": twin}, trials, speakers, replicates=400)
+    result = evaluate_scores(
+        {"good": good, "bad": bad, "twin": twin}, trials, speakers, MeasureSettings(replicates=400)
+    )
     eer = {(d.system, d.other): d for d in result.differences if d.measure == "EER"}
     assert set(eer) == {("good", "bad"), ("good", "twin"), ("bad", "twin")}
     clear = eer["good", "bad"]
@@ -176,7 +179,7 @@ def test_no_error_is_not_called_certainty() -> None:
 
 def test_bands_hold_the_curve() -> None:
     scores, trials, speakers = made(0.8, 1)
-    system = evaluate_scores({"a": scores}, trials, speakers, replicates=300).systems[0]
+    system = evaluate_scores({"a": scores}, trials, speakers, MeasureSettings(replicates=300)).systems[0]
     assert system.band is not None
     at = np.searchsorted(-system.det.false_accept_rates, -system.band.false_accept_rates)
     inside = (system.band.low - 0.05 <= system.det.miss_rates[at]) & (
@@ -192,7 +195,7 @@ def test_bands_hold_the_curve() -> None:
 
 def test_histograms_hold_every_score() -> None:
     scores, trials, speakers = made(0.8, 1)
-    found = evaluate_scores({"a": scores}, trials, speakers, replicates=0).systems[0].histogram
+    found = evaluate_scores({"a": scores}, trials, speakers, MeasureSettings(replicates=0)).systems[0].histogram
     assert (found.edges[0], found.edges[-1]) == (scores.min(), scores.max())
     assert found.target.sum() == pytest.approx(1)
     assert found.nontarget.sum() == pytest.approx(1)

@@ -13,10 +13,10 @@ from scipy.special import ndtri
 from test_evaluate import made
 
 from parvox.errors import OutputError
-from parvox.evaluation.evaluate import evaluate_scores
 from parvox.evaluation.plots import DetLine, det_plot, histogram_plot, nice_ticks
 from parvox.evaluation.report import render_report, write_folder, write_report
 from parvox.evaluation.results import Evaluation
+from parvox.evaluation.score_evaluation import About, MeasureSettings, evaluate_scores
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SVG = "{http://www.w3.org/2000/svg}"
@@ -58,9 +58,8 @@ def evaluation(*, synthetic: bool = False, systems: int = 2) -> Evaluation:
     _, trials, speakers = made(0.8, 1)
     names = ["big <teacher>", "small & quick", "third"][:systems]
     scores = {name: made(0.5 + 0.4 * number, number)[0] for number, name in enumerate(names)}
-    return evaluate_scores(
-        scores, trials, speakers, replicates=200, corpus="voices", split="test", synthetic=synthetic, seed=11
-    )
+    about = About(corpus="voices", split="test", synthetic=synthetic)
+    return evaluate_scores(scores, trials, speakers, MeasureSettings(replicates=200, seed=11), about=about)
 
 
 def test_the_page_is_whole_and_asks_for_nothing() -> None:

@@ -18,6 +18,7 @@ from parvox.evaluation.results import Estimate
 from parvox.evaluation.trials import Speakers, TrialIndex
 
 _FEW_TRIALS = 20
+_REPLICATES = 200  # of each group's own EER: there are many groups
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def break_down(
         if min(rates.target_trials, rates.nontarget_trials) >= _FEW_TRIALS:
             spread = None
             if used is not None:
-                spread = interval(bootstrap(scores[rows], target, first, second, used, p_targets=()).eer, level)
+                replicates = bootstrap(scores[rows], target, first, second, used[:, :_REPLICATES], p_targets=())
+                spread = interval(replicates.eer, level)
             eer = Estimate(ScoreSet.from_labels(scores[rows], target).eer(), spread)
         found.append(Group(name, present, rates, eer))
     worst = [

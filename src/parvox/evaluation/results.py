@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 from parvox.evaluation.measures import DetCurve
 from parvox.evaluation.resampling import Interval
 from parvox.files import atomic_file
+
+if TYPE_CHECKING:
+    from parvox.evaluation.breakdown import Breakdown
+    from parvox.evaluation.calibration_result import CalibrationResult
+    from parvox.evaluation.hardest import HardTrial
+    from parvox.evaluation.kinds import KindResult
+    from parvox.evaluation.thresholds import Threshold
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,12 @@ class SystemResult:
         det: The curve.
         band: Its confidence band; None where unknown.
         histogram: The scores.
-        scores: (trials,) in the order of the list.
+        scores: (trials,) in the order of the list; log-likelihood ratios where they are calibrated.
+        thresholds: For wanted false-accept rates and costs.
+        calibration: How well it holds; None where scores are not calibrated.
+        breakdowns: By group of trials.
+        kinds: Text-dependent trials by kind; empty elsewhere.
+        hardest: The trials it gets most wrong.
     """
 
     name: str
@@ -116,6 +128,11 @@ class SystemResult:
     band: DetBand | None = field(repr=False)
     histogram: Histogram = field(repr=False)
     scores: NDArray[np.float32] = field(repr=False)
+    thresholds: Sequence[Threshold] = field(default=(), repr=False)
+    calibration: CalibrationResult | None = field(default=None, repr=False)
+    breakdowns: Sequence[Breakdown] = field(default=(), repr=False)
+    kinds: Sequence[KindResult] = field(default=(), repr=False)
+    hardest: Sequence[HardTrial] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; curves and scores are left out."""
@@ -134,6 +151,11 @@ class SystemResult:
             "eer": self.eer.to_dict(),
             "eer_threshold": self.eer_threshold,
             "min_dcf": {f"{p:g}": estimate.to_dict() for p, estimate in self.min_dcf.items()},
+            "thresholds": [threshold.to_dict() for threshold in self.thresholds],
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "breakdowns": [breakdown.to_dict() for breakdown in self.breakdowns],
+            "kinds": [kind.to_dict() for kind in self.kinds],
+            "hardest": [trial.to_dict() for trial in self.hardest],
         }
 
 
@@ -147,6 +169,8 @@ class Difference:
         measure: "EER" or "minDCF(0.01)" and the like.
         difference: First minus other, with its interval.
         p_value: Two-sided, by the share of replicates on the other side of zero; None where unknown.
+        wins: Trials that only the first system decides rightly, each at its threshold of equal error rates.
+        losses: Trials that only the other one does.
     """
 
     system: str
@@ -154,6 +178,8 @@ class Difference:
     measure: str
     difference: Estimate
     p_value: float | None
+    wins: int = 0
+    losses: int = 0
 
     @property
     def significant(self) -> bool:
@@ -170,6 +196,8 @@ class Difference:
             **self.difference.to_dict(),
             "p_value": self.p_value,
             "significant": self.significant,
+            "wins": self.wins,
+            "losses": self.losses,
         }
 
 

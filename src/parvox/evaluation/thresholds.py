@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from parvox.errors import TrialError
-from parvox.evaluation.bootstrap import bootstrap
+from parvox.evaluation.bootstrap import Replicates, bootstrap
 from parvox.evaluation.measures import ScoreSet, dcf_weights
 from parvox.evaluation.rates import ErrorRates, distinct_pairs, error_rates, smallest_rate
 from parvox.evaluation.resampling import Interval, PairSides, Weights, interval, pad, pair_totals
@@ -31,6 +31,7 @@ class Threshold:
         rates: What happened at it, None without a threshold.
         smallest_rate: The smallest false-accept rate that the data it was chosen on can speak of.
         advice: What a reader must know; empty if nothing.
+        chosen_on: The trials it was chosen on, in words.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Threshold:
     rates: ErrorRates | None
     smallest_rate: float
     advice: str = ""
+    chosen_on: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -52,6 +54,7 @@ class Threshold:
             "rates": None if self.rates is None else self.rates.to_dict(),
             "smallest_false_accept_rate": self.smallest_rate,
             "advice": self.advice,
+            "chosen_on": self.chosen_on,
         }
 
 
@@ -118,6 +121,7 @@ def threshold_at_cost(
     c_fa: float = 1.0,
     weights: Weights | None = None,
     level: float = 0.95,
+    replicates: Replicates | None = None,
 ) -> Threshold:
     """The threshold of the least expected cost.
 
@@ -131,6 +135,7 @@ def threshold_at_cost(
         c_fa: Cost of a false accept.
         weights: From `speaker_weights`; without them there are no intervals.
         level: Of the intervals.
+        replicates: From `bootstrap` with these weights and costs, if they are at hand.
 
     Raises:
         TrialError: the costs are none, or nothing sound can be computed from the scores.

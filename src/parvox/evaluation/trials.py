@@ -109,11 +109,12 @@ class TrialIndex:
         """One trial, as a line of the list."""
         return f"'{int(self.target[row])} {self.ids[self.enrol[row]]} {self.ids[self.test[row]]}'"
 
-    def speakers(self, speaker_of: Mapping[str, str]) -> Speakers:
+    def speakers(self, speaker_of: Mapping[str, str], text_of: Mapping[str, str] | None = None) -> Speakers:
         """The speakers of both sides.
 
         Args:
             speaker_of: The speaker of each utterance.
+            text_of: Its text, where a target must say the same one.
 
         Raises:
             TrialError: an utterance is unknown, or a trial's label contradicts its speakers.
@@ -125,14 +126,20 @@ class TrialIndex:
         place = {name: index for index, name in enumerate(names)}
         of_id = np.array([place[speaker_of[utterance]] for utterance in self.ids], np.int32)
         enrol, test = of_id[self.enrol], of_id[self.test]
-        wrong = np.flatnonzero((enrol == test) != self.target)
+        same_text = np.ones(len(self), bool)
+        if text_of is not None:
+            texts = {text: number for number, text in enumerate({text_of[utterance] for utterance in self.ids})}
+            text = np.array([texts[text_of[utterance]] for utterance in self.ids])
+            same_text = text[self.enrol] == text[self.test]
+        wrong = np.flatnonzero(((enrol == test) & same_text) != self.target)
         if len(wrong):
             row = wrong[0]
             raise TrialError(
                 f"{self.name}: {len(wrong)} trials contradict the corpus, such as {self.describe(row)}: its speakers "
-                f"are {names[enrol[row]]} and {names[test[row]]}; is the list of another corpus?"
+                f"are {names[enrol[row]]} and {names[test[row]]}{'' if same_text[row] else ', its texts differ'}; "
+                "is the list of another corpus?"
             )
-        return Speakers(names, enrol, test)
+        return Speakers(names, enrol, test, same_text)
 
     def _by_pair(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows ordered by pair, earlier rows first, and which of them begin a new pair."""
@@ -161,11 +168,13 @@ class Speakers:
         names: The speakers, sorted.
         enrol: (trials,) int32, place in `names`.
         test: (trials,) int32, place in `names`.
+        same_text: (trials,) whether both sides say the same text; true throughout where texts do not matter.
     """
 
     names: list[str]
     enrol: NDArray[np.int32]
     test: NDArray[np.int32]
+    same_text: NDArray[np.bool_] | None = None
 
 
 def unknown_utterances(what: str, unknown: Sequence[str], total: int) -> TrialError:

@@ -1,0 +1,151 @@
+"""What systems are asked: trials of a corpus, with their recordings and speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parvox.errors import TrialError
+from parvox.evaluation.enrolment import EnrolmentList
+from parvox.evaluation.trials import Speakers, TrialIndex, unknown_utterances
+
+if TYPE_CHECKING:
+    from lhotse.cut import Cut
+
+    from parvox.corpora.prepared import PreparedCorpus
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Trials and what is known of them.
+
+    Attributes:
+        split: Whose utterances they are.
+        trials: The trials; where voices are enrolled by a list, their first side names voices.
+        speakers: Who speaks in them.
+        cuts: The utterances they need, by id.
+        enrolments: Which utterances enrol which voice; None where each trial's first side is an utterance.
+        enrol_duration_s: (trials,) seconds of all enrolment recordings of the trial.
+        test_duration_s: (trials,) seconds of the test recording.
+        enrol_count: (trials,) utterances that the voice was enrolled with.
+    """
+
+    split: str
+    trials: TrialIndex
+    speakers: Speakers
+    cuts: Mapping[str, Cut]
+    enrolments: EnrolmentList | None
+    enrol_duration_s: NDArray[np.float64]
+    test_duration_s: NDArray[np.float64]
+    enrol_count: NDArray[np.int64]
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The recording of each utterance that lies in one file; several, for a voice."""
+        found = {}
+        for name, cut in self.cuts.items():
+            sources = cut.recording.sources if cut.has_recording else []
+            found[name] = ", ".join(str(source.source) for source in sources if source.type == "file")
+        if self.enrolments is not None:
+            for voice, utterances in self.enrolments.voices.items():
+                found[voice] = ", ".join(found.get(utterance, "") for utterance in utterances)
+        return found
+
+
+def load_questions(
+    corpus: PreparedCorpus,
+    split: str = "test",
+    trials: Path | None = None,
+    enrolments: Path | None = None,
+    *,
+    keep_duplicates: bool = False,
+    text_dependent: bool = False,
+) -> Questions:
+    """Read trials and look up what they need.
+
+    Args:
+        corpus: Where the utterances are.
+        split: Whose utterances.
+        trials: A trial list in VoxCeleb's format instead of the split's own.
+        enrolments: A list of voices and their utterances; the trials' first sides then name voices.
+        keep_duplicates: Count trials twice that stand twice in the list, instead of refusing it.
+        text_dependent: A target trial is of the same speaker saying the same text; the same speaker saying another
+            text is a non-target.
+
+    Raises:
+        ParvoxError: the lists and the corpus do not go together; the message says how.
+    """
+    if trials is not None:
+        index = TrialIndex.read(trials)
+    else:
+        index = TrialIndex.from_trials(corpus.trials(split), f"{corpus.folder / split}.trials")
+    if not keep_duplicates:
+        index.refuse_duplicates()
+    listed = None if enrolments is None else EnrolmentList.read(enrolments)
+    wanted = set(index.ids) if listed is None else set(index.ids) | set(listed.utterances())
+    cuts = {cut.id: cut for cut in corpus.cuts(split, lazy=True) if cut.id in wanted}
+    speaker_of = {name: cut.supervisions[0].speaker for name, cut in cuts.items()}
+    duration = {name: cut.duration for name, cut in cuts.items()}
+    count = dict.fromkeys(cuts, 1)
+    if listed is not None:
+        listed = _used(listed, index)
+        _check_sides(index, listed, cuts)
+        speaker_of |= listed.speakers(speaker_of)
+        duration |= {voice: sum(duration[each] for each in ids) for voice, ids in listed.voices.items()}
+        count |= {voice: len(ids) for voice, ids in listed.voices.items()}
+    text_of = None
+    if text_dependent:
+        text_of = {name: cut.supervisions[0].text or "" for name, cut in cuts.items()}
+        for voice, ids in {} if listed is None else listed.voices.items():
+            text_of[voice] = _one_text(voice, {text_of[each] for each in ids})
+    speakers = index.speakers(speaker_of, text_of)
+    for kind, number in (("target", index.targets), ("non-target", index.nontargets)):
+        if not number:
+            raise TrialError(
+                f"{index.name}: none of its {len(index)} trials is a {kind} trial; error rates need both kinds"
+            )
+    durations = np.array([duration[name] for name in index.ids])
+    counts = np.array([count[name] for name in index.ids])
+    return Questions(
+        split,
+        index,
+        speakers,
+        cuts,
+        listed,
+        durations[index.enrol],
+        durations[index.test],
+        counts[index.enrol],
+    )
+
+
+def _used(listed: EnrolmentList, trials: TrialIndex) -> EnrolmentList:
+    """The voices that occur in the trials."""
+    first = {trials.ids[row] for row in np.unique(trials.enrol)}
+    return EnrolmentList({voice: ids for voice, ids in listed.voices.items() if voice in first}, listed.name)
+
+
+def _check_sides(trials: TrialIndex, listed: EnrolmentList, cuts: Mapping[str, Cut]) -> None:
+    for what, column, known in (("voices", trials.enrol, listed.voices), ("utterances", trials.test, cuts)):
+        ids = [trials.ids[row] for row in np.unique(column)]
+        unknown = [name for name in ids if name not in known]
+        if unknown and what == "voices":
+            raise TrialError(
+                f"{trials.name}: {len(unknown)} of its {len(ids)} voices are not in {listed.name}, such as "
+                f"{unknown[0]!r}; enrol them, or correct the lists"
+            )
+        if unknown:
+            raise unknown_utterances(trials.name, unknown, len(ids))
+    both = sorted(set(listed.voices) & set(cuts))
+    if both:
+        raise TrialError(f"{listed.name}: {both[0]!r} is the name of an utterance too; give voices names of their own")
+
+
+def _one_text(voice: str, texts: set[str]) -> str:
+    if len(texts) > 1:
+        raise TrialError(f"{voice} is enrolled with different texts; text-dependent trials need one text a voice")
+    return texts.pop()
