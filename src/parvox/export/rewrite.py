@@ -41,7 +41,7 @@ def fold_batch_norms(model: ir.Model) -> None:
         shift = beta - mean * scale
         weight = weight.astype(np.float64)
         if after.op_type == "Conv":
-            if _int(after, "group", 1) != 1 or any(_ints(after, "pads", [])) or "auto_pad" in after.attributes:
+            if _int(after, "group", 1) != 1 or any(_ints(after, "pads", [])) or not _explicit(after):
                 continue
             shape = (1, -1) + (1,) * (weight.ndim - 2)
             folded, moved = (
@@ -151,7 +151,7 @@ class Planes:
     def _convolution(self, node: ir.Node) -> list[ir.Value | None] | None:
         value, weight = node.inputs[0], node.inputs[1]
         array = _array(weight)
-        if value is None or weight is None or array is None or array.ndim != 3 or "auto_pad" in node.attributes:
+        if value is None or weight is None or array is None or array.ndim != 3 or not _explicit(node):
             return None
         plane = _constant(self._graph, f"{weight.name}_plane", array[:, :, None])
         return [self._plane(value, node), plane, *node.inputs[2:]]
@@ -193,6 +193,11 @@ def _plane_attributes(node: ir.Node) -> dict[str, int | list[int]]:
         "dilations": [1, *_ints(node, "dilations", [1])],
         "pads": [0, left, 0, right],
     }
+
+
+def _explicit(node: ir.Node) -> bool:
+    """Whether a convolution's padding is written out in numbers."""
+    return "auto_pad" not in node.attributes or node.attributes["auto_pad"].as_string() == "NOTSET"
 
 
 def _array(value: ir.Value | None) -> np.ndarray | None:
