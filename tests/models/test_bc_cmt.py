@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from parvox.errors import RecipeError
-from parvox.models.bc_cmt import BcCmtSettings, patches
+from parvox.models.bc_cmt import BcCmtSettings
 from parvox.models.bc_cmt_blocks import (
     BroadcastUnit,
     FeedForward,
@@ -21,6 +21,7 @@ from parvox.models.bc_cmt_blocks import (
     PlaneAttention,
     TemporalAttention,
     normalise,
+    patches,
 )
 from parvox.models.fsd_asp import FsdAspSettings
 from parvox.models.speaker_model import ModelSettings, SpeakerModel

@@ -19,7 +19,9 @@ from parvox.models.bc_cmt_blocks import (
     Pointwise,
     TemporalAttention,
     normalise,
+    patches,
 )
+from parvox.models.bc_cmt_folded import FoldedBcCmt, TrainedBlock, TrainedStage
 from parvox.models.contract import Encoder, EncoderOutput, masked, strided_lengths
 from parvox.models.layers import check_positive
 from parvox.models.registry import ENCODERS
@@ -129,7 +131,8 @@ class BcCmt(Encoder):
     def __init__(self, settings: BcCmtSettings, bins: int) -> None:
         super().__init__()
         channels = settings.channels
-        self.frame_bins = settings.bins(bins)[-1]
+        self.stage_bins = settings.bins(bins)
+        self.frame_bins = self.stage_bins[-1]
         self.frames_dim = channels[-1] * self.frame_bins
         self.time_stride = self.min_frames = 4
         self.stem = Stem(channels[0])
@@ -145,6 +148,18 @@ class BcCmt(Encoder):
             plane, lengths, stage_maps = stage(plane, lengths, self.expose_attention)
             maps.update({f"stage{number}.block{block}": values for block, values in stage_maps.items()})
         return EncoderOutput(frames=plane.permute(2, 0, 1, 3).flatten(1, 2), lengths=lengths, attention_maps=maps)
+
+    def for_inference(self) -> Encoder:
+        """See `Encoder.for_inference`; variants for comparison stay as they are."""
+        trained = []
+        for stage, bins in zip(self.stages, self.stage_bins, strict=True):
+            assert isinstance(stage, Stage)
+            blocks = [block.trained() for block in stage.blocks if isinstance(block, Block)]
+            foldable = [block for block in blocks if block is not None]
+            if len(foldable) < len(blocks):
+                return self
+            trained.append(TrainedStage(stage.stride, stage.patch.weight, stage.norm, foldable, bins))
+        return FoldedBcCmt(self.stem.layers(), trained)
 
 
 def _channels_last(plane: Tensor) -> Tensor:
@@ -167,10 +182,15 @@ class Stem(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in self.convs)
 
+    def layers(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+        """Convolutions, each with its normalisation."""
+        pairs = zip(self.convs, self.norms, strict=True)
+        return [(c, n) for c, n in pairs if isinstance(c, nn.Conv2d) and isinstance(n, nn.BatchNorm2d)]
+
     def forward(self, features: Tensor, lengths: Tensor | None) -> Tensor:
         """Features (batch, frames, bins), zero where padded, to a plane (channels, bins / 2, batch, time)."""
         plane = features.transpose(1, 2).unsqueeze(1)
-        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+        for index, (conv, norm) in enumerate(self.layers()):
             if index:
                 plane = masked(plane, lengths)
             plane = F.gelu(norm(conv(_channels_last(plane))))
@@ -218,19 +238,6 @@ class Stage(nn.Module):
         return plane, lengths, maps
 
 
-def patches(plane: Tensor, bins: int, frames: int) -> Tensor:
-    """Cut `plane` (channels, bins, batch, time) into patches of `bins` × `frames`, each laid out as channels.
-
-    Returns:
-        (channels × bins × frames, …): the plane's axes without what does not fill a patch.
-    """
-    height, width = plane.shape[1] // bins, plane.shape[3] // frames
-    cut = plane[:, : height * bins, :, : width * frames]
-    cut = cut.unflatten(3, (width, frames)).unflatten(1, (height, bins))
-    laid: Tensor = cut.permute(0, 2, 5, 1, 3, 4).flatten(0, 2)
-    return laid
-
-
 class Block(nn.Module):
     """Local perception, attention, feed-forward.
 
@@ -250,6 +257,17 @@ class Block(nn.Module):
             else PlaneAttention(channels, heads, reduction, groups)
         )
         self.feed_forward = FeedForward(channels, settings.expansion, bands, settings.broadcast_feed_forward)
+
+    def trained(self) -> TrainedBlock | None:
+        """The parts, if they are those of the published net; None in a variant for comparison."""
+        if (
+            isinstance(self.perception, BroadcastUnit)
+            and isinstance(self.attention, TemporalAttention)
+            and self.attention.frequency is not None
+            and isinstance(self.feed_forward.unit, BroadcastUnit)
+        ):
+            return TrainedBlock(self.perception, self.attention, self.feed_forward)
+        return None
 
     def forward(self, plane: Tensor, padding: Padding | None, expose: bool) -> tuple[Tensor, Tensor | None]:
         """Transform `plane` (channels, bins, batch, time); the second result is the attention map, if `expose`."""

@@ -55,6 +55,19 @@ def normalise(values: Tensor, norm: nn.BatchNorm1d) -> Tensor:
     return normalised.view_as(values)
 
 
+def patches(plane: Tensor, bins: int, frames: int) -> Tensor:
+    """Cut `plane` (channels, bins, batch, time) into patches of `bins` × `frames`, each laid out as channels.
+
+    Returns:
+        (channels × bins × frames, …): the plane's axes without what does not fill a patch.
+    """
+    height, width = plane.shape[1] // bins, plane.shape[3] // frames
+    cut = plane[:, : height * bins, :, : width * frames]
+    cut = cut.unflatten(3, (width, frames)).unflatten(1, (height, bins))
+    laid: Tensor = cut.permute(0, 2, 5, 1, 3, 4).flatten(0, 2)
+    return laid
+
+
 class Pointwise(nn.Linear):
     """A convolution of kernel 1: the same linear map of channels everywhere.
 
@@ -85,6 +98,7 @@ class FrequencyResidual(nn.Module):
     def __init__(self, channels: int, sub_bands: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)
+        self.sub_bands = sub_bands
         self.norm = nn.BatchNorm1d(channels * sub_bands)
 
     def forward(self, plane: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,6 +71,14 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
+    def for_inference(self) -> Encoder:
+        """An encoder that gives what this one gives in evaluation mode, with what fixed weights allow computed ahead.
+
+        What it computes no longer follows this one's weights; it is not for training and may give no attention maps.
+        An encoder that has nothing to gain returns itself.
+        """
+        return self
+
 
 class Pooling(nn.Module):
     """Frames of any number to one vector.

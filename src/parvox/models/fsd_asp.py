@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, Pooling
 from parvox.models.layers import check_positive
-from parvox.models.pooling import attention_weights, full_precision, weighted_statistics
+from parvox.models.pooling import MIN_VARIANCE, attention_weights, full_precision, weighted_statistics
 from parvox.models.registry import POOLINGS
 
 _NAME = "fsd_asp"
@@ -66,9 +66,12 @@ class FsdAsp(Pooling):
 
     def frequency_statistics(self, frames: Tensor) -> Tensor:
         """(batch, channels × bins, time) to means and deviations over bins, (batch, 2 × channels, time)."""
-        plane = frames.unflatten(1, (-1, self.bins))
+        plane = frames.unflatten(1, (-1, self.bins))  # (batch, channels, bins, time)
         weights = full_precision(self.bin_scores(plane)).softmax(2)
-        return torch.cat(weighted_statistics(full_precision(plane).transpose(2, 3), weights.transpose(2, 3)), 1)
+        plane = full_precision(plane)
+        mean = (weights * plane).sum(2)
+        variance = (weights * (plane - mean.unsqueeze(2)).square()).sum(2)
+        return torch.cat([mean, variance.clamp(min=MIN_VARIANCE).sqrt()], 1)
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """See `Pooling.forward`."""

@@ -93,7 +93,7 @@ class ProductKeyMemory(nn.Module):
     def forward(self, sequence: Tensor) -> Tensor:
         """Look up `sequence` (batch, positions, channels)."""
         keys, weights = (part.flatten(1) for part in self.look_up(sequence))
-        if torch.onnx.is_in_onnx_export():  # ONNX has no embedding bag
+        if torch.compiler.is_exporting():  # ONNX has no embedding bag
             found = (weights.unsqueeze(1) @ self.values[keys]).squeeze(1)
         else:  # does not keep the values of every position
             found = F.embedding_bag(keys, self.values, mode="sum", per_sample_weights=weights.to(self.values.dtype))
