@@ -16,8 +16,20 @@ def evaluate(
     split: str = "test",
     trials: Path | None = None,
     keep_duplicates: bool = False,
+    enrolments: Path | None = None,
+    enrolment: Literal["mean", "scores", "quality"] = "mean",
+    text_dependent: bool = False,
     mean: Literal["model", "train", "none"] = "model",
+    normalisation: Literal["none", "znorm", "tnorm", "snorm", "asnorm"] = "none",
+    top_k: int = 300,
+    tune: str | None = None,
+    calibrate: bool = False,
+    side: list[Literal["duration", "enrolments", "cohort"]] | None = None,
     p_targets: list[float] | None = None,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+    false_accept_rates: list[float] | None = None,
+    by: list[str] | None = None,
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -30,7 +42,7 @@ def evaluate(
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """EER and minDCF of one or more models on a prepared corpus, with intervals by speaker.
+    """EER, minDCF, thresholds and breakdowns of one or more models on a prepared corpus, with intervals by speaker.
 
     For example: parvox evaluate prepared --models student.onnx runs/teacher --out report
 
@@ -41,9 +53,23 @@ def evaluate(
         split: Whose utterances and trials: train, dev or test.
         trials: A trial list in VoxCeleb's format ('1 enrol-id test-id') instead of the split's own.
         keep_duplicates: Count trials twice that stand twice in the list, instead of refusing it.
+        enrolments: A list of lines 'voice-id utterance-id ...'; the trials' first sides then name voices.
+        enrolment: How several utterances become one voice: mean of embeddings, mean of scores, or weighted by
+            duration.
+        text_dependent: The same speaker saying another text is a non-target; results by kind of trial.
         mean: What to subtract before scoring: the mean that the model file carries, that of the training split, or
             none.
+        normalisation: Score normalisation against the training speakers.
+        top_k: How many of the nearest training speakers asnorm takes.
+        tune: A split to choose thresholds and fit calibrations on, such as dev; without it thresholds are chosen on
+            the very trials they are judged on.
+        calibrate: Turn scores into log-likelihood ratios, fitted on the split to tune on.
+        side: What the calibration takes besides the score: duration, enrolments, cohort.
         p_targets: Priors of the minDCF; 0.01 and 0.05 unless given.
+        c_miss: Cost of a miss.
+        c_fa: Cost of a false accept.
+        false_accept_rates: Rates to choose thresholds for; 0.01 and 0.001 unless given.
+        by: Columns to break error rates down by; duration_s, gender, language and session unless given.
         replicates: Bootstrap replicates for intervals; 0 for none.
         level: Confidence level of the intervals.
         seed: Of the bootstrap.
@@ -75,8 +101,20 @@ def evaluate(
         split=split,
         trials=trials,
         keep_duplicates=keep_duplicates,
+        enrolments=enrolments,
+        enrolment=enrolment,
+        text_dependent=text_dependent,
         mean=mean,
+        normalisation=normalisation,
+        top_k=top_k,
+        tune=tune,
+        calibrate=calibrate,
+        side=side or (),
         p_targets=p_targets or (0.01, 0.05),
+        c_miss=c_miss,
+        c_fa=c_fa,
+        false_accept_rates=false_accept_rates or (0.01, 0.001),
+        by=by,
         replicates=replicates,
         level=level,
         seed=seed,

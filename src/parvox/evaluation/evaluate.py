@@ -122,10 +122,13 @@ def evaluate(
         raise TrialError(f"names {labels} given for {len(systems)} models; expected as many, all different")
     scores, words, tuned = {}, {}, {}
     for name, system in zip(labels, systems, strict=True):
-        scorer = Scorer(system, corpus, scoring, cache=cache, workers=workers)
-        scored = scorer.score(questions, side)
-        if tuning is not None:
-            tuned[name], scored = _tune(scorer, tuning, scored, settings, calibrate, side)
+        try:
+            scorer = Scorer(system, corpus, scoring, cache=cache, workers=workers)
+            scored = scorer.score(questions, side)
+            if tuning is not None:
+                tuned[name], scored = _tune(scorer, tuning, scored, settings, calibrate, side)
+        except TrialError as error:
+            raise TrialError(f"{name}: {error}") from error
         scores[name], words[name] = scored.scores, scored.words
     about = About(
         corpus=corpus.info.name,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from parvox.evaluation.calibration import ReliabilityPoint
 from parvox.evaluation.measures import DetCurve
 from parvox.evaluation.results import DetBand, Histogram
 
@@ -159,6 +160,31 @@ def histogram_plot(histogram: Histogram, colour: int, threshold: float, title: s
     parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{frame.top}" y2="{frame.top + frame.height}"/>')
     parts.append(f'<text x="{at:.1f}" y="12" text-anchor="{anchor}">threshold at EER {threshold:.3f}</text>')
     return svg(parts, WIDTH, 184, title)
+
+
+def reliability_plot(points: Sequence[ReliabilityPoint], colour: int, title: str) -> str:
+    """Claimed against observed log-likelihood ratios, with intervals and the diagonal."""
+    shown = [value for point in points for value in (point.claimed, point.observed)]
+    most = max([3.0, *(abs(value) for value in shown)]) * 1.1
+    frame = Frame(46, 8, WIDTH - 58, 260, (-most, most), (-most, most))
+    ticks = [(value, f"{value:g}") for value in nice_ticks(-most, most)]
+    parts = [frame.axes(ticks, ticks, "evidence claimed (log-likelihood ratio)", "evidence found")]
+    ends = frame.across([-most, most]), frame.down([-most, most])
+    parts.append(
+        f'<line class="mark" x1="{ends[0][0]:.1f}" y1="{ends[1][0]:.1f}" x2="{ends[0][1]:.1f}" y2="{ends[1][1]:.1f}"/>'
+    )
+    for point in points:
+        at, down = float(frame.across(point.claimed)), float(frame.down(point.observed))
+        if point.interval is not None:
+            low, high = float(frame.down(point.interval.low)), float(frame.down(point.interval.high))
+            parts.append(
+                f'<line class="line s{colour} solid" x1="{at:.1f}" x2="{at:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+            )
+        words = f"claimed {point.claimed:.2f}, found {point.observed:.2f}, {point.targets}:{point.nontargets} trials"
+        parts.append(
+            f'<circle class="dot s{colour}" cx="{at:.1f}" cy="{down:.1f}" r="4"><title>{words}</title></circle>'
+        )
+    return svg(parts, WIDTH, 306, title)
 
 
 def key_line(colour: int) -> str:

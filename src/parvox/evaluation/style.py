@@ -40,6 +40,9 @@ STYLE = (
     "overflow-wrap:anywhere}"
     ".swatch{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.45em;background:var(--c)}"
     ".swatch.other{--c:var(--other);margin-left:.8em}"
+    ".wrap td{white-space:normal;min-width:7.5em;overflow-wrap:anywhere}.wrap td:last-child{min-width:14em}"
+    ".wrap small.span{white-space:nowrap}td em{font-style:normal;color:var(--soft)}"
+    "details{margin:.5em 0}summary{cursor:pointer;padding:4px 0;font-weight:600}"
     "td small,th small{display:block;color:var(--soft);font-weight:400;font-size:.84em}"
     ".legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;padding:0;margin:.2em 0 .8em}"
     "svg.key{display:inline-block;width:26px;height:8px;margin-right:7px;vertical-align:middle}"
@@ -60,5 +63,5 @@ STYLE = (
     "dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}"
     "@media(max-width:560px){dl{grid-template-columns:1fr}dd{margin-bottom:6px}main{padding:14px 12px 40px}"
     "h1{font-size:1.35rem}th,td{padding:6px 9px}}"
-    "@media print{body{background:#fff}.scroll{overflow:visible}}" + _series()
+    "@media print{body{background:#fff}.scroll{overflow:visible}}" + _series() + ".line.solid{stroke-dasharray:none}"
 )
