@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,10 +14,14 @@ from scipy.special import ndtri
 from test_evaluate import made
 
 from parvox.errors import OutputError
-from parvox.evaluation.plots import DetLine, det_plot, histogram_plot, nice_ticks
+from parvox.evaluation.calibration import ReliabilityPoint, fit_calibration
+from parvox.evaluation.groups import group_trials
+from parvox.evaluation.plots import DetLine, det_plot, histogram_plot, nice_ticks, reliability_plot
 from parvox.evaluation.report import render_report, write_folder, write_report
+from parvox.evaluation.resampling import Interval
 from parvox.evaluation.results import Evaluation
-from parvox.evaluation.score_evaluation import About, MeasureSettings, evaluate_scores
+from parvox.evaluation.score_evaluation import About, MeasureSettings, Tuned, choose_thresholds, evaluate_scores
+from parvox.evaluation.trials import TrialIndex
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SVG = "{http://www.w3.org/2000/svg}"
@@ -186,3 +191,74 @@ def test_histograms_are_pictures_with_a_threshold() -> None:
 )
 def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
     assert nice_ticks(low, high) == pytest.approx(expected)
+
+
+def everything() -> Evaluation:
+    """Two systems with thresholds, a calibration, a breakdown and kinds."""
+    scores, trials, speakers = made(0.8, 1)
+    speakers = dataclasses.replace(speakers, same_text=np.arange(len(trials)) % 3 > 0)
+    columns = trials.enrol, trials.test, trials.target & speakers.same_text
+    trials = TrialIndex(trials.ids, *columns, name="other.trials", sha256="0" * 64)
+    calibration = fit_calibration(scores, trials.target, fitted_on="dev <trials>")
+    llr = calibration.apply(scores).astype(np.float32)
+    settings = MeasureSettings(replicates=100, false_accept_rates=(0.1, 1e-5))
+    weights = settings.weights(len(speakers.names))
+    chosen = choose_thresholds(llr, trials, speakers, settings, weights)
+    chosen = [dataclasses.replace(each, chosen_on="dev.trials") for each in chosen]
+    values = {name: "fm"[int(name[1:3]) % 2] for name in trials.ids}
+    return evaluate_scores(
+        {"one & only": llr, "worse": (llr + 3 * np.random.default_rng(0).standard_normal(len(llr))).astype(np.float32)},
+        trials,
+        speakers,
+        settings,
+        about=About(paths={name: f"/audio/{name}.wav" for name in trials.ids}),
+        groups=[group_trials(trials, values, "gender")],
+        tuned={name: Tuned("dev", calibration, chosen) for name in ("one & only", "worse")},
+    )
+
+
+def test_every_part_says_its_piece() -> None:
+    found = everything()
+    page = Page(render_report(found))
+    text = page.text
+    system = found.systems[0]
+    assert "Chosen on dev.trials; the rates are what happened at them on other trials" in text
+    assert "false accepts at most 10 %" in text
+    assert "Unknown: " in text
+    assert "pairs are needed for 0.001 %" in text
+    assert "fitted on dev <trials>" in text
+    assert system.calibration is not None
+    assert f"{system.calibration.cllr.value:.3f}" in text
+    assert f"at best {system.min_dcf[0.01].value:.3f}" in text
+    assert "Most misses: " in text
+    assert [word for word in ("f", "f / m", "m") if word not in page.words] == []
+    assert "target-wrong" in text
+    assert f"{100 * system.kinds[0].eer.value:.2f} %" in text
+    assert f"{found.differences[0].wins:,} : {found.differences[0].losses:,}" in text
+    hard = system.hardest[0]
+    assert f"{hard.score:.3f}" in text
+    assert f"/audio/{hard.enrol}.wav" in text
+    assert sum(tag == "details" for tag, _ in page.tags) == 2
+
+
+def test_parts_without_content_are_left_out() -> None:
+    text = Page(render_report(evaluation())).text
+    for heading in ("Can scores be believed?", "For whom is it worse?", "Right voice, wrong words"):
+        assert heading not in text
+    assert "on the same trials, so expect a little worse elsewhere" in text
+
+
+def test_reliability_points_lie_where_they_claim() -> None:
+    points = [ReliabilityPoint(-2.0, -2.0, None, 5, 50), ReliabilityPoint(3.0, 1.0, Interval(0.5, 2.0), 50, 5)]
+    root = ElementTree.fromstring(reliability_plot(points, 1, "evidence"))
+    dots = list(root.iter(f"{SVG}circle"))
+    diagonal = next(each for each in root.iter(f"{SVG}line") if each.get("class") == "mark")
+    x1, y1, x2, y2 = (float(diagonal.get(key, "")) for key in ("x1", "y1", "x2", "y2"))
+
+    def height(x: float) -> float:
+        return y1 + (x - x1) / (x2 - x1) * (y2 - y1)
+
+    assert float(dots[0].get("cy", "")) == pytest.approx(height(float(dots[0].get("cx", ""))), abs=0.2)  # on the line
+    assert float(dots[1].get("cy", "")) > height(float(dots[1].get("cx", ""))) + 5  # below it: claims too much
+    whisker = next(each for each in root.iter(f"{SVG}line") if "solid" in (each.get("class") or ""))
+    assert float(whisker.get("y2", "")) < float(dots[1].get("cy", "")) < float(whisker.get("y1", ""))
