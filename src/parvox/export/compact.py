@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from parvox.models.frontend import FbankSettings
 _EXACT = 1e-6  # what float32 rounds away in a cosine
 _WEIGHT_BITS = 8
 _NAMED = ("BatchNormalization", "Conv", "Gemm", "LayerNormalization", "MatMul")
-_WORTH_COMPRESSING = 1024  # numbers; below it, the nodes that decompress weigh more than they save
+_WORTH_COMPRESSING = 512  # numbers; below it, the nodes that decompress weigh more than they save
 
 
 def compact_frontend(model: onnx.ModelProto, features: FbankSettings) -> onnx.ModelProto:
@@ -66,7 +67,7 @@ def compact_frontend(model: onnx.ModelProto, features: FbankSettings) -> onnx.Mo
 
 
 def compact_weights(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
-    """Store the weights of linear layers that are computed in float32 as 8-bit numbers and a scale for each output.
+    """Store the weights of layers that are computed in float32 as 8-bit numbers and a scale for each output.
 
     Args:
         model: A graph made by `to_onnx`, quantised or not.
@@ -78,18 +79,21 @@ def compact_weights(model: onnx.ModelProto, keep: Collection[str]) -> onnx.Model
     graph_model = ir.from_proto(model)
     graph = graph_model.graph
     for node in list(graph):
-        if node.op_type not in ("Gemm", "MatMul") or node.name in keep or (node.name or "").startswith("frontend"):
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.name in keep or (node.name or "").startswith("front"):
             continue
-        weight = node.inputs[1]
+        first = node.op_type == "MatMul" and node.inputs[0] is not None and node.inputs[0].is_initializer()
+        weight = node.inputs[0 if first else 1]
         if weight is None or weight.const_value is None or weight.name not in graph.initializers:
             continue
         array = weight.const_value.numpy()
         if array.dtype != np.float32 or array.ndim < 2 or array.size < _WORTH_COMPRESSING:
             continue
         transposed = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
-        inputs_axis = -1 if transposed else -2
+        inputs: Any = -1 if first or transposed else -2
+        if node.op_type == "Conv":
+            inputs = tuple(range(1, array.ndim))
         most = 2 ** (_WEIGHT_BITS - 1) - 1
-        scale = np.maximum(np.abs(array).max(axis=inputs_axis, keepdims=True), 1e-12) / most
+        scale = np.maximum(np.abs(array).max(axis=inputs, keepdims=True), 1e-12) / most
         build = _Builder(graph, weight.name or "")
         stored = build.constant("int8", np.rint(array / scale).astype(np.int8))
         cast = build("Cast", stored, to=int(ir.DataType.FLOAT))
