@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from parvox.models.contract import mask_from_lengths
 from parvox.models.layers import SameConv1d
+
+NO_LABEL = -100
+"""Target of a frame whose class is not known."""
 
 
 class FrameClassifier(nn.Module):
@@ -43,3 +48,16 @@ class FrameClassifier(nn.Module):
             frames = norm(conv(frames, lengths).relu())
         scores: Tensor = self.scores(frames.transpose(1, 2))
         return scores
+
+    def loss(self, features: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Cross-entropy over labelled frames, a scalar in nats.
+
+        Args:
+            features: (batch, frames, bins), zero where padded.
+            targets: (batch, frames) int64 classes, `NO_LABEL` where unknown; where only the word of a whole recording
+                is known, all its frames have that word. Padded frames do not count, whatever stands there.
+            lengths: (batch,) int64 valid frames; None when every row is full.
+        """
+        if lengths is not None:
+            targets = targets.masked_fill(~mask_from_lengths(lengths, targets.shape[1]), NO_LABEL)
+        return F.cross_entropy(self(features, lengths).transpose(1, 2), targets, ignore_index=NO_LABEL)
