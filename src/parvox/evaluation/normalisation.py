@@ -11,7 +11,9 @@ side alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,22 +113,23 @@ def cohort_statistics(
     kept = size if top_k is None else min(top_k, size)
     mean, std = np.empty(len(unit), np.float32), np.empty(len(unit), np.float32)
     rows = max(1, _BLOCK_BYTES // (4 * size))
-    piece = max(1, _PIECE_BYTES // (4 * size))
     buffer = np.empty((min(rows, len(unit)), size), np.float32)
     other_way = np.ascontiguousarray(cohort.T)
-    for start in progress(range(0, len(unit), rows), "cohort", unit="block"):
-        block = buffer[: len(unit) - start]
-        np.matmul(unit[start : start + rows], other_way, out=block)
-        for low in range(0, len(block), piece):
-            scores = block[low : low + piece]
-            if kept < size:
-                scores.partition(size - kept, axis=1)
-                scores = scores[:, size - kept :]
-            part = slice(start + low, start + low + len(scores))
-            centre = scores.mean(axis=1, keepdims=True)
-            mean[part] = centre[:, 0]
-            scores -= centre  # two passes: scores near one another would cancel in one
-            std[part] = np.sqrt(np.einsum("ij,ij->i", scores, scores) / kept)
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        for start in progress(range(0, len(unit), rows), "cohort", unit="block"):
+            block = buffer[: len(unit) - start]
+            np.matmul(unit[start : start + rows], other_way, out=block)
+            shares = np.array_split(np.arange(len(block)), cores)
+            jobs = [
+                pool.submit(
+                    _moments, block[part[0] : part[-1] + 1], kept, mean[start + part[0] :], std[start + part[0] :]
+                )
+                for part in shares
+                if len(part)
+            ]
+            for job in jobs:
+                job.result()
     flat = int(np.count_nonzero(~(std > 1e-6)))
     if flat:
         raise TrialError(
@@ -134,6 +137,21 @@ def cohort_statistics(
             "is broken"
         )
     return CohortStatistics(mean, std)
+
+
+def _moments(scores: NDArray[np.float32], kept: int, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+    """Mean and deviation of the highest `kept` scores of each row, into the first places of `mean` and `std`."""
+    size = scores.shape[1]
+    piece = max(1, _PIECE_BYTES // (4 * size))
+    for low in range(0, len(scores), piece):
+        part = scores[low : low + piece]
+        if kept < size:
+            part.partition(size - kept, axis=1)
+            part = part[:, size - kept :]
+        centre = part.mean(axis=1, keepdims=True)
+        mean[low : low + len(part)] = centre[:, 0]
+        part -= centre  # two passes: scores near one another would cancel in one
+        std[low : low + len(part)] = np.sqrt(np.einsum("ij,ij->i", part, part) / kept)
 
 
 def normalise_scores(
