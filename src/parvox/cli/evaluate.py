@@ -15,6 +15,7 @@ def evaluate(
     out: Path | None = None,
     split: str = "test",
     trials: Path | None = None,
+    all_pairs: bool = False,
     keep_duplicates: bool = False,
     enrolments: Path | None = None,
     enrolment: Literal["mean", "scores", "quality"] = "mean",
@@ -52,6 +53,7 @@ def evaluate(
         out: Folder for report.html, results.json and results.csv; nothing is written without it.
         split: Whose utterances and trials: train, dev or test.
         trials: A trial list in VoxCeleb's format ('1 enrol-id test-id') instead of the split's own.
+        all_pairs: Try every pair of the split's utterances instead of a list.
         keep_duplicates: Count trials twice that stand twice in the list, instead of refusing it.
         enrolments: A list of lines 'voice-id utterance-id ...'; the trials' first sides then name voices.
         enrolment: How several utterances become one voice: mean of embeddings, mean of scores, or weighted by
@@ -100,6 +102,7 @@ def evaluate(
         PreparedCorpus.load(corpus),
         split=split,
         trials=trials,
+        all_pairs=all_pairs,
         keep_duplicates=keep_duplicates,
         enrolments=enrolments,
         enrolment=enrolment,

@@ -37,6 +37,7 @@ def evaluate(
     *,
     split: str = "test",
     trials: Path | None = None,
+    all_pairs: bool = False,
     keep_duplicates: bool = False,
     enrolments: Path | None = None,
     enrolment: Enrolment = "mean",
@@ -68,6 +69,7 @@ def evaluate(
         corpus: What to evaluate on.
         split: Whose utterances and trials.
         trials: A trial list in VoxCeleb's format instead of the split's own.
+        all_pairs: Try every pair of the split's utterances instead of a list.
         keep_duplicates: Count trials twice that stand twice in the list, instead of refusing it.
         enrolments: A list of voices and their utterances; the trials' first sides then name voices.
         enrolment: How several enrolment utterances become one voice.
@@ -110,7 +112,13 @@ def evaluate(
     scoring = ScoringSettings(mean=mean, normalisation=normalisation, top_k=top_k, enrolment=enrolment)
     _check_tuning(split, tune, calibrate, side)
     questions = load_questions(
-        corpus, split, trials, enrolments, keep_duplicates=keep_duplicates, text_dependent=text_dependent
+        corpus,
+        split,
+        trials,
+        enrolments,
+        all_pairs=all_pairs,
+        keep_duplicates=keep_duplicates,
+        text_dependent=text_dependent,
     )
     groups = _groups(questions, by)
     tuning = None if tune is None else load_questions(corpus, tune, text_dependent=text_dependent)

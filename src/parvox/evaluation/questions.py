@@ -63,6 +63,7 @@ def load_questions(
     trials: Path | None = None,
     enrolments: Path | None = None,
     *,
+    all_pairs: bool = False,
     keep_duplicates: bool = False,
     text_dependent: bool = False,
 ) -> Questions:
@@ -73,6 +74,8 @@ def load_questions(
         split: Whose utterances.
         trials: A trial list in VoxCeleb's format instead of the split's own.
         enrolments: A list of voices and their utterances; the trials' first sides then name voices.
+        all_pairs: Instead of a list, every pair of the split's utterances, or every voice with every utterance that
+            enrols none; pieces of one recording never meet.
         keep_duplicates: Count trials twice that stand twice in the list, instead of refusing it.
         text_dependent: A target trial is of the same speaker saying the same text; the same speaker saying another
             text is a non-target.
@@ -80,13 +83,17 @@ def load_questions(
     Raises:
         ParvoxError: the lists and the corpus do not go together; the message says how.
     """
-    if trials is not None:
+    listed = None if enrolments is None else EnrolmentList.read(enrolments)
+    if all_pairs:
+        if trials is not None:
+            raise TrialError(f"trial list {trials} and all pairs asked for; give one of them")
+        index = _all_pairs(corpus, split, listed)
+    elif trials is not None:
         index = TrialIndex.read(trials)
     else:
         index = TrialIndex.from_trials(corpus.trials(split), f"{corpus.folder / split}.trials")
-    if not keep_duplicates:
+    if not keep_duplicates and not all_pairs:
         index.refuse_duplicates()
-    listed = None if enrolments is None else EnrolmentList.read(enrolments)
     wanted = set(index.ids) if listed is None else set(index.ids) | set(listed.utterances())
     cuts = {cut.id: cut for cut in corpus.cuts(split, lazy=True) if cut.id in wanted}
     speaker_of = {name: cut.supervisions[0].speaker for name, cut in cuts.items()}
@@ -121,6 +128,23 @@ def load_questions(
         durations[index.test],
         counts[index.enrol],
     )
+
+
+def _all_pairs(corpus: PreparedCorpus, split: str, listed: EnrolmentList | None) -> TrialIndex:
+    speaker_of, recording_of = {}, {}
+    for cut in corpus.cuts(split, lazy=True):
+        supervision = cut.supervisions[0]
+        speaker_of[cut.id] = supervision.speaker
+        recording_of[cut.id] = str((supervision.custom or {}).get("recording") or cut.id)
+    name = f"all pairs of {corpus.folder / split}"
+    if listed is None:
+        return TrialIndex.cross(list(speaker_of), list(speaker_of), speaker_of, recording_of, name)
+    both = speaker_of | listed.speakers(speaker_of)
+    enrolling = {recording_of[utterance] for utterance in listed.utterances()}
+    others = [utterance for utterance in speaker_of if recording_of[utterance] not in enrolling]
+    if not others:
+        raise TrialError(f"{listed.name}: all recordings of {split} enrol a voice; none is left to try")
+    return TrialIndex.cross(list(listed.voices), others, both, None, f"{name}, voices of {listed.name}")
 
 
 def _used(listed: EnrolmentList, trials: TrialIndex) -> EnrolmentList:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from parvox.corpora.trials import Trial, read_trials
 from parvox.errors import TrialError
 
+MOST_PAIRS = 50_000_000
+"""The largest cross product that is kept as trials."""
+
 _HASH_BLOCK = 1 << 16
 
 
@@ -75,6 +78,59 @@ class TrialIndex:
             TrialError: it is missing, no trial list, or contradicts itself.
         """
         return cls.from_trials(read_trials(path), str(path))
+
+    @classmethod
+    def cross(
+        cls,
+        enrol: Sequence[str],
+        test: Sequence[str],
+        speaker_of: Mapping[str, str],
+        recording_of: Mapping[str, str] | None = None,
+        name: str = "all pairs",
+    ) -> TrialIndex:
+        """Every enrolment side with every test side; nothing is written to disk.
+
+        A pair of the same two utterances is taken once, whichever comes first, and an utterance never meets itself.
+
+        Args:
+            enrol: Utterances or voices.
+            test: Utterances.
+            speaker_of: The speaker of each.
+            recording_of: The recording of each, where some are pieces of one: those never meet, for they share more
+                than a voice.
+            name: What to call the list.
+
+        Returns:
+            Its hash is of the two lists of names and their speakers.
+
+        Raises:
+            TrialError: there are more pairs than fit in memory; `parvox.evaluation.cross.cross_scores` can do them.
+        """
+        if len(enrol) * len(test) > MOST_PAIRS:
+            raise TrialError(
+                f"{name}: {len(enrol):,} × {len(test):,} pairs; at most {MOST_PAIRS:,} can be resampled by speaker: "
+                "choose fewer utterances, or give a trial list"
+            )
+        ids = list(dict.fromkeys([*enrol, *test]))
+        place = {utterance: row for row, utterance in enumerate(ids)}
+        names = {speaker: row for row, speaker in enumerate({speaker_of[utterance] for utterance in ids})}
+        of_id = np.array([names[speaker_of[utterance]] for utterance in ids], np.int32)
+        first = np.repeat(np.array([place[each] for each in enrol], np.int32), len(test))
+        second = np.tile(np.array([place[each] for each in test], np.int32), len(enrol))
+        kept = first != second
+        both = set(enrol) & set(test)
+        if both:  # the same pair the other way round
+            mutual = np.array([each in both for each in ids])
+            kept &= ~(mutual[first] & mutual[second] & (first > second))
+        if recording_of is not None:
+            takes = {take: row for row, take in enumerate({recording_of.get(each, each) for each in ids})}
+            take = np.array([takes[recording_of.get(each, each)] for each in ids], np.int32)
+            kept &= take[first] != take[second]
+        first, second = first[kept], second[kept]
+        digest = hashlib.sha256(
+            "\n".join(["enrol", *enrol, "test", *test, "speakers", *(speaker_of[each] for each in ids)]).encode()
+        )
+        return cls(ids, first, second, of_id[first] == of_id[second], name=name, sha256=digest.hexdigest())
 
     @property
     def targets(self) -> int:
