@@ -15,6 +15,7 @@ from parvox.evaluation.evaluate import evaluate
 from parvox.evaluation.kinds import trial_kinds
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.normalisation import cohort_statistics, speaker_means
+from parvox.evaluation.plda import fit_plda
 from parvox.evaluation.questions import load_questions
 from parvox.evaluation.scorer import Scorer, ScoringSettings
 from parvox.evaluation.scoring import normalise, pair_products
@@ -136,6 +137,37 @@ def test_problems_of_enrolments_are_named(
         load_questions(corpus, trials=tmp_path / "clash.trials", enrolments=tmp_path / "clash")
 
 
+def test_plda_scores_as_the_model_does(
+    corpus: PreparedCorpus, model_file: Path, enrolled: tuple[Path, Path], prepared_tiny: Path
+) -> None:
+    system = load_system(model_file)
+    train = list(corpus.cuts("train"))
+    fitted = fit_plda(embed_cuts(system, train, workers=0).matrix, [cut.supervisions[0].speaker for cut in train])
+    test = embed_cuts(system, corpus.cuts("test"), workers=0)
+    index = TrialIndex.from_trials(corpus.trials("test"))
+    rows = test.rows(index.ids).astype(np.int32)
+    found = evaluate([model_file], corpus, backend="plda", replicates=0, workers=0).systems[0]
+    expected = fitted.score(test.matrix, test.matrix, rows[index.enrol], rows[index.test])
+    assert found.scores == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert found.scoring.startswith("PLDA fitted on 24 training utterances of")
+    other = PreparedCorpus.load(prepared_tiny)
+    with pytest.raises(TrialError, match="tiny: PLDA with snorm asked for"):
+        evaluate([model_file], corpus, backend="plda", normalisation="snorm", workers=0)
+    adapted = evaluate([model_file], corpus, backend="plda", plda_from=other, replicates=0, workers=0).systems[0]
+    assert "adapted to 24 of" in adapted.scoring
+    assert (adapted.scores != found.scores).any()
+    voices, trials = enrolled
+    by_voice = evaluate(
+        [model_file], corpus, trials=trials, enrolments=voices, backend="plda", replicates=0, workers=0
+    ).systems[0]
+    first = voices.read_text().splitlines()[0].split()
+    line = trials.read_text().splitlines()[0].split()
+    members = test.matrix[test.rows(first[1:])]
+    zero = np.zeros(1, np.int32)
+    alone = fitted.score(members, test.matrix[test.rows([line[2]])], zero, zero, [np.arange(3)])
+    assert by_voice.scores[0] == pytest.approx(alone[0], rel=1e-3, abs=1e-3)
+
+
 def test_tuning_on_another_split(corpus: PreparedCorpus, model_file: Path) -> None:
     plain = evaluate([model_file], corpus, replicates=0, workers=0).systems[0]
     tuned = evaluate([model_file], corpus, tune="dev", replicates=0, false_accept_rates=(0.5,), workers=0).systems[0]
@@ -254,6 +286,7 @@ def test_chosen_columns(corpus: PreparedCorpus, model_file: Path) -> None:
         ({"tune": "test"}, "choose two splits"),
         ({"side": ["duration"]}, "only a calibration uses it"),
         ({"tune": "dev", "calibrate": True, "side": ["cohort"]}, "without score normalisation"),
+        ({"tune": "dev", "calibrate": True, "side": ["cohort"], "backend": "plda"}, "which has no cohort"),
         ({"by": ["shoe_size"]}, "unknown column 'shoe_size'"),
         ({"false_accept_rates": (2.0,)}, r"false-accept rate 2\.0"),
     ],

@@ -20,6 +20,8 @@ def evaluate(
     enrolments: Path | None = None,
     enrolment: Literal["mean", "scores", "quality"] = "mean",
     text_dependent: bool = False,
+    backend: Literal["cosine", "plda"] = "cosine",
+    plda_from: Path | None = None,
     mean: Literal["model", "train", "none"] = "model",
     normalisation: Literal["none", "znorm", "tnorm", "snorm", "asnorm"] = "none",
     top_k: int = 300,
@@ -59,6 +61,8 @@ def evaluate(
         enrolment: How several utterances become one voice: mean of embeddings, mean of scores, or weighted by
             duration.
         text_dependent: The same speaker saying another text is a non-target; results by kind of trial.
+        backend: cosine, or plda fitted on the training split.
+        plda_from: Another prepared corpus to fit plda on; it is then adapted to this one's training split.
         mean: What to subtract before scoring: the mean that the model file carries, that of the training split, or
             none.
         normalisation: Score normalisation against the training speakers.
@@ -107,6 +111,8 @@ def evaluate(
         enrolments=enrolments,
         enrolment=enrolment,
         text_dependent=text_dependent,
+        backend=backend,
+        plda_from=None if plda_from is None else PreparedCorpus.load(plda_from),
         mean=mean,
         normalisation=normalisation,
         top_k=top_k,

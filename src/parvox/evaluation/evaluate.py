@@ -22,7 +22,7 @@ from parvox.evaluation.score_evaluation import (
     choose_thresholds,
     evaluate_scores,
 )
-from parvox.evaluation.scorer import Mean, Scored, Scorer, ScoringSettings, SideInformation
+from parvox.evaluation.scorer import Backend, Mean, Scored, Scorer, ScoringSettings, SideInformation
 from parvox.evaluation.system import load_systems
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def evaluate(
     enrolments: Path | None = None,
     enrolment: Enrolment = "mean",
     text_dependent: bool = False,
+    backend: Backend = "cosine",
+    plda_from: PreparedCorpus | None = None,
     mean: Mean = "model",
     normalisation: Normalisation = "none",
     top_k: int = 300,
@@ -74,6 +76,9 @@ def evaluate(
         enrolments: A list of voices and their utterances; the trials' first sides then name voices.
         enrolment: How several enrolment utterances become one voice.
         text_dependent: The same speaker saying another text is a non-target.
+        backend: Cosine, or PLDA fitted on the corpus's training utterances.
+        plda_from: Another corpus to fit PLDA on; it is then adapted to the training utterances of this one, without
+            their labels.
         mean: What to subtract from embeddings before scoring: the mean that the model file carries, the mean of the
             corpus's training utterances, or nothing.
         normalisation: Score normalisation against the corpus's training speakers.
@@ -109,7 +114,14 @@ def evaluate(
         level=level,
         seed=seed,
     )
-    scoring = ScoringSettings(mean=mean, normalisation=normalisation, top_k=top_k, enrolment=enrolment)
+    scoring = ScoringSettings(
+        backend=backend,
+        plda_from=plda_from,
+        mean=mean,
+        normalisation=normalisation,
+        top_k=top_k,
+        enrolment=enrolment,
+    )
     _check_tuning(split, tune, calibrate, side)
     questions = load_questions(
         corpus,

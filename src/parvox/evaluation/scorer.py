@@ -20,6 +20,7 @@ from parvox.evaluation.normalisation import (
     normalise_scores,
     speaker_means,
 )
+from parvox.evaluation.plda import Plda, fit_plda
 from parvox.evaluation.questions import Questions
 from parvox.evaluation.scoring import normalise, pair_products
 from parvox.evaluation.system import System
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Mean = Literal["model", "train", "none"]
 SideInformation = Literal["duration", "enrolments", "cohort"]
+Backend = Literal["cosine", "plda"]
 
 _MEAN_UTTERANCES = 2000
 _TRAIN = "train"
@@ -40,6 +42,10 @@ _TRAIN = "train"
 class ScoringSettings:
     """How two voices are compared."""
 
+    backend: Backend = "cosine"
+    """cosine, or plda fitted on the training split."""
+    plda_from: PreparedCorpus | None = None
+    """Another corpus to fit plda on, which is then adapted to the training split without its labels."""
     mean: Mean = "model"
     """What to subtract from embeddings first: the mean that the model file carries, that of the training split, or
     nothing."""
@@ -91,6 +97,7 @@ class Scorer:
         self._cache, self._workers = cache, workers
         self._mean: tuple[NDArray[np.float32] | None, str] | None = None
         self._cohort: Embeddings | None = None
+        self._plda: tuple[Plda, str] | None = None
 
     def score(self, questions: Questions, side: Sequence[SideInformation] = ()) -> Scored:
         """Answer the questions.
@@ -104,11 +111,15 @@ class Scorer:
         Raises:
             ParvoxError: a recording, the cohort or the settings cannot be used; the message says why.
         """
-        if questions.split == _TRAIN and (self.settings.mean == "train" or self.settings.normalisation != "none"):
+        settings = self.settings
+        uses_train = settings.mean == "train" or settings.normalisation != "none" or settings.backend == "plda"
+        if questions.split == _TRAIN and uses_train:
             raise TrialError(
-                "mean or cohort from the training split, and trials of the training split: they would know the very "
-                "speakers they are tried on; choose another split"
+                "mean, cohort or PLDA from the training split, and trials of the training split: they would know the "
+                "very speakers they are tried on; choose another split"
             )
+        if settings.backend == "plda":
+            return self._plda_scores(questions, side)
         mean, words = self._subtracted()
         embeddings = embed_cuts(self.system, questions.cuts.values(), cache=self._cache, workers=self._workers)
         unit = normalise(embeddings, mean)
@@ -119,9 +130,7 @@ class Scorer:
         else:
             seconds = {name: cut.duration for name, cut in questions.cuts.items()}
             left = enrol_voices(unit, embeddings, questions.enrolments, self.settings.enrolment, seconds)
-            place = {voice: row for row, voice in enumerate(questions.enrolments.voices)}
-            of_id = np.array([place.get(name, -1) for name in trials.ids], np.int32)
-            enrol = of_id[trials.enrol]
+            enrol = _places(list(questions.enrolments.voices), trials.ids)[trials.enrol]
             words += f", several enrolment utterances by {self.settings.enrolment}"
         scores = pair_products(left, right, enrol, test)
         found = _side_information(questions, side)
@@ -140,6 +149,38 @@ class Scorer:
         elif "cohort" in side:
             raise TrialError("side information 'cohort' asked for without score normalisation; add asnorm or snorm")
         return Scored(scores, found, words)
+
+    def _plda_scores(self, questions: Questions, side: Sequence[SideInformation]) -> Scored:
+        if self.settings.normalisation != "none":
+            raise TrialError(
+                f"PLDA with {self.settings.normalisation} asked for; PLDA scores need no cohort: give none"
+            )
+        if "cohort" in side:
+            raise TrialError("side information 'cohort' asked for with PLDA, which has no cohort; leave it out")
+        plda, words = self._fitted_plda()
+        embeddings = embed_cuts(self.system, questions.cuts.values(), cache=self._cache, workers=self._workers)
+        trials, voices = questions.trials, None
+        test = self._rows(embeddings, trials.ids, trials.test)
+        if questions.enrolments is None:
+            enrol = self._rows(embeddings, trials.ids, trials.enrol)
+        else:
+            voices = [embeddings.rows(utterances) for utterances in questions.enrolments.voices.values()]
+            enrol = _places(list(questions.enrolments.voices), trials.ids)[trials.enrol]
+        scores = plda.score(embeddings.matrix, embeddings.matrix, enrol, test, voices)
+        return Scored(scores, _side_information(questions, side), words)
+
+    def _fitted_plda(self) -> tuple[Plda, str]:
+        if self._plda is None:
+            source = self.settings.plda_from or self.corpus
+            cuts = list(source.cuts(_TRAIN))
+            plda = fit_plda(self._train(cuts).matrix, [cut.supervisions[0].speaker for cut in cuts])
+            words = f"PLDA fitted on {len(cuts):,} training utterances of {source.info.name}"
+            if self.settings.plda_from is not None:
+                own = list(self.corpus.cuts(_TRAIN))
+                plda = plda.adapted(self._train(own).matrix)
+                words += f", adapted to {len(own):,} of {self.corpus.info.name}"
+            self._plda = plda, words
+        return self._plda
 
     def _rows(self, embeddings: Embeddings, ids: Sequence[str], column: NDArray[np.int32]) -> NDArray[np.int32]:
         """Where the utterances of one side stand in the embeddings."""
@@ -173,6 +214,12 @@ class Scorer:
 
     def _train(self, cuts: Sequence[Cut]) -> Embeddings:
         return embed_cuts(self.system, cuts, cache=self._cache, workers=self._workers, what="training utterances")
+
+
+def _places(voices: Sequence[str], ids: Sequence[str]) -> NDArray[np.int32]:
+    """Where each id stands among the voices; 0 for those that are none."""
+    place = {voice: row for row, voice in enumerate(voices)}
+    return np.array([place.get(name, 0) for name in ids], np.int32)
 
 
 def _side_information(questions: Questions, side: Sequence[SideInformation]) -> dict[str, NDArray[np.float64]]:
