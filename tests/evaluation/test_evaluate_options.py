@@ -181,9 +181,9 @@ def test_tuning_on_another_split(corpus: PreparedCorpus, model_file: Path) -> No
     assert cost.rates.misses == np.count_nonzero(
         plain.scores[[trial.target for trial in corpus.trials("test")]] < cost.threshold
     )
-    assert cost.chosen_on.endswith("dev.trials")
+    assert cost.chosen_on.startswith("dev.trials of ")
     here = next(each for each in plain.thresholds if each.name == "cost_0.05")
-    assert here.chosen_on.endswith("test.trials")
+    assert here.chosen_on.startswith("test.trials of ")
 
 
 def test_calibrated_scores_are_likelihood_ratios(corpus: PreparedCorpus, model_file: Path) -> None:
@@ -294,3 +294,16 @@ def test_chosen_columns(corpus: PreparedCorpus, model_file: Path) -> None:
 def test_options_that_do_not_go_together(options: dict, words: str, corpus: PreparedCorpus, model_file: Path) -> None:
     with pytest.raises(TrialError, match=words):
         evaluate([model_file], corpus, replicates=0, workers=0, **options)
+
+
+def test_trials_within_one_session_are_pointed_out(corpus: PreparedCorpus, model_file: Path, tmp_path: Path) -> None:
+    plain = evaluate([model_file], corpus, replicates=0, workers=0)
+    assert not [note for note in plain.notes if "session" in note]  # this corpus draws targets between sessions
+    who = {cut.id: (cut.supervisions[0].speaker, cut.supervisions[0].custom["session"]) for cut in corpus.cuts("test")}
+    same = [Trial(a, b, True) for a in who for b in who if a < b and who[a] == who[b]]
+    write_trials(tmp_path / "within", [*same, *(trial for trial in corpus.trials("test") if not trial.target)])
+    within = evaluate([model_file], corpus, trials=tmp_path / "within", replicates=0, workers=0)
+    assert within.notes[0].startswith("All trials of the same speaker are within one session")
+    write_trials(tmp_path / "mixed", [*same, *corpus.trials("test")])
+    mixed = evaluate([model_file], corpus, trials=tmp_path / "mixed", replicates=0, workers=0)
+    assert not mixed.notes

@@ -28,7 +28,9 @@ from parvox.evaluation.system import load_systems
 if TYPE_CHECKING:
     from parvox.corpora.prepared import PreparedCorpus
 
-_USUAL_COLUMNS = (DURATION, "gender", "language", "session")
+SESSION = "session"
+
+_USUAL_COLUMNS = (DURATION, "gender", "language", SESSION)
 
 
 def evaluate(
@@ -158,6 +160,7 @@ def evaluate(
         systems=dict(zip(labels, systems, strict=True)),
         scoring=words,
         paths=questions.paths,
+        notes=_notes(questions),
     )
     return evaluate_scores(
         scores, questions.trials, questions.speakers, settings, about=about, groups=groups, tuned=tuned
@@ -204,6 +207,23 @@ def _groups(questions: Questions, by: Sequence[str] | None) -> list[Groups]:
         if by is not None or len(groups.names) > 1:
             found.append(groups)
     return found
+
+
+def _notes(questions: Questions) -> list[str]:
+    """What makes these trials easier than those to come."""
+    if questions.enrolments is not None or SESSION not in columns(questions.cuts.values()):
+        return []
+    sessions = column_values(questions.cuts, SESSION)
+    ids, trials = questions.trials.ids, questions.trials
+    of_id = np.array([str(sessions.get(name, f"of {name}")) for name in ids])
+    same = (of_id[trials.enrol] == of_id[trials.test])[trials.target].mean()
+    if same < 0.5:
+        return []
+    share = "All" if same == 1 else f"{100 * same:.0f} % of the"
+    return [
+        f"{share} trials of the same speaker are within one session: room and microphone help to tell speakers apart, "
+        "so expect more errors between sessions."
+    ]
 
 
 def _check_tuning(split: str, tune: str | None, calibrate: bool, side: Sequence[str]) -> None:

@@ -219,9 +219,15 @@ def _det_range(lines: Sequence[DetLine]) -> tuple[float, float]:
         for line in lines
         for rates in (line.curve.miss_rates, line.curve.false_accept_rates)
     )
-    low = max((rate for rate in _RATES if rate <= smallest), default=_RATES[0])
     worst = max(line.eer for line in lines)
     high = min((rate for rate in _RATES if rate >= max(0.4, min(1.3 * worst, 0.99))), default=_RATES[-1])
+    # No lower than the curves come within the picture.
+    entered = []
+    for line in lines:
+        misses, accepts = line.curve.miss_rates, line.curve.false_accept_rates
+        inside = (misses <= high) & (accepts <= high)
+        entered += [float(misses[inside].min(initial=high)), float(accepts[inside].min(initial=high))]
+    low = max((rate for rate in _RATES if rate <= max(smallest, 0.5 * min(entered))), default=_RATES[0])
     return min(low, 0.02), high
 
 

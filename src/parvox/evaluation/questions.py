@@ -91,7 +91,7 @@ def load_questions(
     elif trials is not None:
         index = TrialIndex.read(trials)
     else:
-        index = TrialIndex.from_trials(corpus.trials(split), f"{corpus.folder / split}.trials")
+        index = TrialIndex.from_trials(corpus.trials(split), f"{split}.trials of {corpus.info.name}")
     if not keep_duplicates and not all_pairs:
         index.refuse_duplicates()
     wanted = set(index.ids) if listed is None else set(index.ids) | set(listed.utterances())
@@ -136,7 +136,7 @@ def _all_pairs(corpus: PreparedCorpus, split: str, listed: EnrolmentList | None)
         supervision = cut.supervisions[0]
         speaker_of[cut.id] = supervision.speaker
         recording_of[cut.id] = str((supervision.custom or {}).get("recording") or cut.id)
-    name = f"all pairs of {corpus.folder / split}"
+    name = f"all pairs of {split} of {corpus.info.name}"
     if listed is None:
         return TrialIndex.cross(list(speaker_of), list(speaker_of), speaker_of, recording_of, name)
     both = speaker_of | listed.speakers(speaker_of)

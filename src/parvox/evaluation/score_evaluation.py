@@ -96,6 +96,7 @@ class About:
         systems: What made the scores, by system.
         scoring: How, in words, by system.
         paths: The recording of each utterance.
+        notes: What a reader must know, a sentence each.
     """
 
     corpus: str = ""
@@ -105,6 +106,7 @@ class About:
     systems: Mapping[str, System] = field(default_factory=dict)
     scoring: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def evaluate_scores(
@@ -163,7 +165,7 @@ def evaluate_scores(
                 name, values, trials, speakers, resampled.get(name), weights, settings, about, groups, tuned.get(name)
             )
         )
-    notes = []
+    notes = list(about.notes)
     if settings.replicates and weights is None:
         notes.append(
             f"{count} speakers are too few to say how sure these figures are; intervals need {MIN_SPEAKERS} or more."

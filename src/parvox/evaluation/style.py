@@ -51,7 +51,7 @@ STYLE = (
     "@media(min-width:860px){.det{display:grid;grid-template-columns:minmax(0,600px) 1fr;gap:24px}"
     ".det figcaption{padding-top:10px}.det .legend{flex-direction:column}}"
     "span.key{white-space:nowrap;margin-left:.6em}"
-    ".grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:22px}"
+    ".grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr));gap:22px}"
     "svg{display:block;width:100%;height:auto;color:var(--soft)}"
     "svg text{fill:currentColor;font-size:11px}svg .label{font-size:12px}"
     ".grid{stroke:var(--rule);stroke-width:.7}.frame{fill:none;stroke:currentColor;stroke-width:.8}"
