@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import logging
 import os
 import platform
@@ -35,6 +37,19 @@ def cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
+def keep_large_blocks() -> None:
+    """Let the C library keep freed memory instead of handing it back after every layer.
+
+    glibc maps each large tensor anew and unmaps it when it is freed; a training step on the processor then spends a
+    tenth to a fifth of its time on page faults. Elsewhere than on glibc this does nothing.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
+        library.mallopt(trim_threshold, 2**31 - 1)
+
+
 def make_fabric(settings: TrainingSettings, loggers: Any = None) -> tuple[Any, str]:
     """The engine of a run, and the precision it uses.
 
@@ -50,6 +65,8 @@ def make_fabric(settings: TrainingSettings, loggers: Any = None) -> tuple[Any, s
     if accelerator == "auto":
         cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
         accelerator = "cuda" if cuda else "mps" if mps else "cpu"
+    if accelerator == "cpu":
+        keep_large_blocks()
     precision = best_precision(accelerator) if settings.precision == "auto" else settings.precision
     devices = settings.devices
     if devices == "auto":
