@@ -155,38 +155,28 @@ class _Curves:
         self, weights: Weights, costs: dict[float, tuple[float, float]], rates: NDArray[np.float64] | None
     ) -> Replicates | None:
         """The measures of some replicates; None if they need scores below those looked at."""
-        below = np.cumsum(self.target_count @ weights, axis=0, dtype=np.float64)
-        targets = below[-1]
-        rejected = self._nontargets_below(weights)
-        nontargets = pair_totals(self.pair_counts, weights)
-        # The curve runs through the points at, and just above, each grid value in turn.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            misses = below[_alternating(self.target_at, self.target_above)] / targets
-            accepts = (rejected[-1] - rejected[_alternating(self.at, self.above)]) / nontargets
+        below = _running(self.target_count @ weights)  # (replicates, segments), like all that follow
+        rejected = _running(self._nontargets(weights))
+        curve = _Points(self, below, rejected, pair_totals(self.pair_counts, weights)[:, None])
+        misses, accepts = curve.at
         if not self.whole and (
-            (misses[0] >= accepts[0]).any() or (rates is not None and (accepts[0] < rates[-1]).any())
+            (misses[:, 0] >= accepts[:, 0]).any() or (rates is not None and (accepts[:, 0] < rates[-1]).any())
         ):
             return None
         dcf: dict[float, NDArray[np.float64]] = {}
         dcf_threshold: dict[float, NDArray[np.float64]] = {}
         for p_target, (miss, fa) in costs.items():
-            cost = miss * misses[::2] + fa * accepts[::2]
-            where = cost.argmin(axis=0)
-            least = np.take_along_axis(cost, where[None], 0)[0]
-            if not self.whole and (np.minimum(least, miss) > fa * accepts[0]).any():
+            cost = miss * misses
+            cost += fa * accepts
+            where = cost.argmin(axis=1)
+            least = np.take_along_axis(cost, where[:, None], 1)[:, 0]
+            if not self.whole and (np.minimum(least, miss) > fa * accepts[:, 0]).any():
                 return None
             dcf[p_target] = np.minimum(least, miss)
             dcf_threshold[p_target] = np.where(least <= miss, self.grid[where], np.inf)
-        at_rates = None
-        if rates is not None:
-            at_rates = np.stack(
-                [np.interp(rates, fa[::-1], miss[::-1]) for fa, miss in zip(accepts.T, misses.T, strict=True)]
-            )
-        eer, nearest = _crossing(misses, accepts)
-        # Just above the last grid value is as good as at the next.
-        at = np.minimum((nearest + 1) // 2, len(self.grid) - 1)
-        threshold = np.where(np.isnan(eer), np.nan, self.grid[at])
-        return Replicates(eer, threshold, dcf, dcf_threshold, at_rates, rates)
+        eer, where = curve.crossing()
+        threshold = np.where(np.isnan(eer), np.nan, self.grid[where])
+        return Replicates(eer, threshold, dcf, dcf_threshold, None if rates is None else curve.misses_at(rates), rates)
 
     def _adders(self) -> list[tuple[slice, slice, Any]]:
         """For each run of trials, the segments that it touches and a matrix of ones that adds its trials up to them.
@@ -204,18 +194,83 @@ class _Curves:
             adders.append((slice(start, end), slice(low, high + 1), adder))
         return adders
 
-    def _nontargets_below(self, weights: Weights) -> NDArray[np.float64]:
-        """(segments, replicates): the weight of the non-targets looked at, up to the end of each segment."""
+    def _nontargets(self, weights: Weights) -> NDArray[np.float64]:
+        """(segments, replicates): the weight of the non-targets looked at, in each segment."""
         total = np.zeros((len(self.places) + 1, weights.shape[1]))
         for trials, segments, adder in self.adders:
             weight = weights[self.first[trials]]
             weight *= weights[self.second[trials]]  # (trials, replicates)
             total[segments] += adder @ weight
-        return np.cumsum(total, axis=0, out=total)
+        return total
 
 
-def _alternating(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.stack([first, second], 1).ravel()
+class _Points:
+    """The operating points of replicates: for each grid value the one at it, then the one just above it."""
+
+    def __init__(
+        self,
+        curves: _Curves,
+        below: NDArray[np.float64],
+        rejected: NDArray[np.float64],
+        nontargets: NDArray[np.float64],
+    ) -> None:
+        self._curves, self._below, self._rejected, self._nontargets = curves, below, rejected, nontargets
+        self.at = self._rates(curves.target_at, curves.at)
+
+    def crossing(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The EER, where the line through the points meets equal rates, and the grid value nearest to it."""
+        misses, accepts = self.at
+        rows, last = np.arange(len(misses)), misses.shape[1] - 1
+        reached = misses >= accepts
+        after = reached.argmax(axis=1)
+        after[~reached[rows, after]] = last + 1
+        before = np.maximum(after - 1, 0)
+        # Three points in turn: at the value before, just above it, at the next value; the line crosses between two.
+        places = before[:, None]
+        above = self._rates(self._curves.target_above[places], self._curves.above[places], each_row=True)
+        turns = [(misses[rows, before], accepts[rows, before]), (above[0][:, 0], above[1][:, 0])]
+        turns.append((misses[rows, np.minimum(after, last)], accepts[rows, np.minimum(after, last)]))
+        early = turns[1][0] >= turns[1][1]
+        (miss_0, fa_0), (miss_1, fa_1) = (
+            tuple(np.where(early, one, other) for one, other in zip(turns[k], turns[k + 1], strict=True))
+            for k in (0, 1)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            part = (fa_0 - miss_0) / ((fa_0 - miss_0) + (miss_1 - fa_1))
+        rate = np.where(after == 0, misses[:, 0], miss_0 + part * (miss_1 - miss_0))
+        first_nearer = early & (np.abs(fa_0 - miss_0) <= np.abs(fa_1 - miss_1))
+        # Just above a grid value is as good as at the next.
+        nearest = np.where(first_nearer | (after == 0), before, np.minimum(before + 1, last))
+        return np.where(np.isnan(misses[:, 0] + accepts[:, 0]), np.nan, rate), nearest
+
+    def misses_at(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(replicates, rates): the miss rate at each false-accept rate."""
+        curves = self._curves
+        turn = np.stack([curves.target_at, curves.target_above], 1).ravel()
+        misses, accepts = self._rates(turn, np.stack([curves.at, curves.above], 1).ravel())
+        pairs = zip(accepts[:, ::-1], misses[:, ::-1], strict=True)
+        return np.stack([np.interp(rates, fa, miss) for fa, miss in pairs])
+
+    def _rates(
+        self, target_places: NDArray[np.int64], places: NDArray[np.int64], each_row: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Miss and false-accept rates at segments, the same for all rows or (rows, places)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if each_row:
+                misses = np.take_along_axis(self._below, target_places, 1)
+                accepts = np.take_along_axis(self._rejected, places, 1)
+            else:
+                misses, accepts = np.take(self._below, target_places, 1), np.take(self._rejected, places, 1)
+            misses /= self._below[:, -1:]
+            np.subtract(self._rejected[:, -1:], accepts, out=accepts)
+            accepts /= self._nontargets
+        return misses, accepts
+
+
+def _running(segments: NDArray[Any]) -> NDArray[np.float64]:
+    """(replicates, segments): sums up to the end of each segment, from (segments, replicates)."""
+    turned = np.ascontiguousarray(segments.T, np.float64)
+    return np.cumsum(turned, axis=1, out=turned)
 
 
 def _places(scores: NDArray[Any], grid: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -223,22 +278,6 @@ def _places(scores: NDArray[Any], grid: NDArray[Any]) -> tuple[NDArray[np.int64]
     left, right = np.searchsorted(scores, grid, "left"), np.searchsorted(scores, grid, "right")
     places = np.unique(np.concatenate([[0], left, right]))
     return places, np.searchsorted(places, left), np.searchsorted(places, right)
-
-
-def _crossing(
-    misses: NDArray[np.float64], accepts: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The EER of each column, where the line through its points meets misses = accepts, and the point nearest to it."""
-    columns = np.arange(misses.shape[1])
-    after = np.argmax(misses >= accepts, axis=0)
-    before = np.maximum(after - 1, 0)
-    gap_0 = accepts[before, columns] - misses[before, columns]
-    gap_1 = misses[after, columns] - accepts[after, columns]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        part = np.where(gap_0 + gap_1 > 0, gap_0 / (gap_0 + gap_1), 0.0)
-    rate = misses[before, columns] + part * (misses[after, columns] - misses[before, columns])
-    unknown = np.isnan(misses[0]) | np.isnan(accepts[0])
-    return np.where(unknown, np.nan, rate), np.where(np.abs(gap_0) <= np.abs(gap_1), before, after)
 
 
 def _known(values: NDArray[np.float64] | None) -> NDArray[np.float64]:

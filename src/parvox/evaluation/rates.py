@@ -178,8 +178,8 @@ def _share_of_nontargets(
 
 
 def _totals(sides: PairSides, padded: Weights) -> NDArray[np.float64]:
-    """The weight of all trials, one by one where they are few."""
-    if len(sides.first) > 10 * _TRIALS:
+    """The weight of all trials, one by one where they are few for so many speakers."""
+    if sides.rows**2 < 20 * len(sides.first) or len(sides.first) > 10 * _TRIALS:
         return pair_totals(sides.counts(), padded)
     total = np.zeros(padded.shape[1])
     for start in range(0, len(sides.first), _TRIALS):
