@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from parvox.corpora.prepared import PreparedCorpus
-from parvox.errors import ExportError, OutputError
+from parvox.errors import ExportError, OutputError, TrialError
 from parvox.evaluation.measures import ScoreSet
 from parvox.export.agreement import check_against_pytorch, check_padding
 from parvox.export.compact import compact_frontend, strip
@@ -33,7 +33,6 @@ from parvox.training.run import Run, load_run
 SPEED_S = 3.0
 """Seconds of speech that speed is stated for."""
 
-_CHECK_CLIPS = 24
 _PROBE_CLIPS = 48
 _FASTER = 0.95
 _UNSPECIFIED = "unspecified"
@@ -138,9 +137,10 @@ def export_model(
         )
     traced = _traced_graph(run)
     graph = strip(compact_frontend(traced, features))
-    fp32 = _measure(graph, material, subtract_mean, "fp32")
+    session = open_session(graph.SerializeToString(), threads=_threads())
     probes = material.check_clips(_PROBE_CLIPS)
-    pytorch_distance = check_against_pytorch(model, fp32.session, probes[::2])
+    pytorch_distance = check_against_pytorch(model, session, probes[::2])
+    fp32 = _measure(graph, session, material, subtract_mean, "fp32")
     kept, quantised = fp32, None
     if precision == "int8":
         quantiser = Quantiser(traced, features, material.training_clips(calibration_clips), probes, _threads())
@@ -209,8 +209,7 @@ class _Measured:
     eer: float | None
 
 
-def _measure(graph: onnx.ModelProto, material: Material, subtract_mean: bool, what: str) -> _Measured:
-    session = open_session(graph.SerializeToString(), threads=_threads())
+def _measure(graph: onnx.ModelProto, session: Any, material: Material, subtract_mean: bool, what: str) -> _Measured:
     mean = material.mean(session) if subtract_mean else None
     if material.trials is None:
         return _Measured(graph, session, mean, None, None)
@@ -227,14 +226,21 @@ def _within_tolerance(
     subtract_mean: bool,
 ) -> tuple[Quantised, _Measured]:
     """The int8 graph, with as many of its most sensitive modules left in fp32 as the tolerance takes."""
+
+    def measured_int8(made: Quantised) -> tuple[Quantised, _Measured]:
+        session = open_session(made.graph.SerializeToString(), threads=_threads())
+        try:
+            return made, _measure(made.graph, session, material, subtract_mean, "int8")
+        except TrialError:  # embeddings without direction: as bad as can be
+            return made, _Measured(made.graph, session, None, None, 1.0)
+
     best = quantiser.best(calibration)
-    tried = [(best, _measure(best.graph, material, subtract_mean, "int8"))]
+    tried = [measured_int8(best)]
     if _rise(tried[0][1], fp32) > tolerance_eer:
         groups = quantiser.groups_by_sensitivity(best.method)
         count = 1
         while count <= len(groups) // 2:
-            candidate = quantiser.without(groups[:count], best.method)
-            tried.append((candidate, _measure(candidate.graph, material, subtract_mean, "int8")))
+            tried.append(measured_int8(quantiser.without(groups[:count], best.method)))
             if _rise(tried[-1][1], fp32) <= tolerance_eer:
                 break
             count *= 2

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from parvox.errors import ExportError
 from parvox.export.onnx_graph import INPUTS, OUTPUT
 from parvox.progress import progress
 
@@ -49,8 +50,18 @@ def run_batch(session: Any, padded: NDArray[np.float32], lengths: NDArray[np.int
 
     Returns:
         (batch, embedding_dim).
+
+    Raises:
+        ExportError: onnxruntime cannot run the graph.
     """
-    embeddings: NDArray[np.float32] = session.run([OUTPUT], dict(zip(INPUTS, (padded, lengths), strict=True)))[0]
+    try:
+        embeddings: NDArray[np.float32] = session.run([OUTPUT], dict(zip(INPUTS, (padded, lengths), strict=True)))[0]
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        raise ExportError(
+            f"onnxruntime {onnxruntime.__version__} cannot run the exported graph on {padded.shape[0]} waveforms of "
+            f"{padded.shape[1]} samples ({' '.join(str(error).split())[:200]}); an operation of this model does not "
+            "survive export"
+        ) from error
     return embeddings
 
 
