@@ -53,6 +53,8 @@ def test_both_kinds_tell_about_themselves(model_file: Path, run_folder: Path) ->
     assert file.file_bytes == model_file.stat().st_size
     assert (run.kind, run.embedding_dim, run.sample_rate_hz) == ("run folder", 12, 16000)
     assert run.parameters > 1000
+    assert run.macs_1s is not None
+    assert run.macs_1s > run.parameters  # a convolution uses its weights at every frame
     assert len(run.fingerprint) == 64
     assert file.key != run.key
 

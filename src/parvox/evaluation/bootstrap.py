@@ -146,10 +146,12 @@ class _Curves:
         self.adders = self._adders()
         self.pair_counts = trials.sides.counts()
         by_segment = np.searchsorted(self.target_places, np.arange(len(target)), "right")
-        self.target_count = sparse.coo_array(
+        count = sparse.coo_array(
             (np.ones(len(target), np.float32), (by_segment, trials.target_speaker)),
             (len(self.target_places) + 1, trials.sides.rows),
         ).tocsr()
+        full = 20 * count.nnz > count.shape[0] * count.shape[1]  # then a dense product is quicker
+        self.target_count: Any = count.toarray() if full else count
 
     def measure(
         self, weights: Weights, costs: dict[float, tuple[float, float]], rates: NDArray[np.float64] | None

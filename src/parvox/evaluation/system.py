@@ -137,9 +137,12 @@ def _from_file(path: Path, name: str, threads: int) -> System:
 def _from_run(path: Path, name: str, device: str | None) -> System:
     import torch
 
+    from parvox.models.cost import count_macs
     from parvox.training.run import MODEL, RECIPE, load_run
 
     run = load_run(path)
+    rate = run.recipe.model.features.sample_rate_hz
+    macs_1s = count_macs(run.model, max(1.0, run.model.min_samples / rate))
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -163,11 +166,11 @@ def _from_run(path: Path, name: str, device: str | None) -> System:
         precision="fp32",
         key=key,
         fingerprint=weights,
-        sample_rate_hz=run.recipe.model.features.sample_rate_hz,
+        sample_rate_hz=rate,
         min_samples=run.model.min_samples,
         embedding_dim=run.recipe.model.embedding_dim,
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
-        macs_1s=None,
+        macs_1s=macs_1s,
         file_bytes=None,
         mean=None,
         synthetic=synthetic if isinstance(synthetic, bool) else None,
