@@ -39,10 +39,14 @@ def check_against_pytorch(model: SpeakerModel, session: Any, clips: Sequence[Cli
         The largest cosine distance.
 
     Raises:
-        ExportError: it is above `MAX_COSINE_DISTANCE`.
+        ExportError: it is above `MAX_COSINE_DISTANCE`, or the model's own embeddings are not finite.
     """
     clips = [clips[0][: model.min_samples], *clips]
     wanted = np.stack([_pytorch(model, clip) for clip in progress(clips, "checking against PyTorch", unit="clip")])
+    if not np.isfinite(wanted).all():
+        raise ExportError(
+            "the model's own embedding of a real clip is not finite; its weights are broken: train it again"
+        )
     alone = np.concatenate([embed(session, [clip]) for clip in clips])
     _refuse(model, "alone", cosine_distances(wanted, alone), clips)
     together = batched(session, clips)
