@@ -258,7 +258,9 @@ class Demo:
             decision = verify_files(model, [paths[pair.enrol]], paths[pair.test])
             told = "no score" if decision.score is None else f"score {decision.score:.3f}"
             _say(f"{'one voice' if target else 'two voices'}: {paths[pair.enrol].name} and {paths[pair.test].name}")
-            _say(f"  {told}, threshold {decision.threshold:.3f}: {decision.decision}")
+            right = decision.decision == ("accept" if target else "reject")
+            remark = "" if right else ", which is wrong: one of the errors that the table counts"
+            _say(f"  {told}, threshold {decision.threshold:.3f}: {decision.decision}{remark}")
 
     def say_what_next(self, model: Path) -> None:
         """What a newcomer may want to do now."""
