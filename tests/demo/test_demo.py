@@ -15,7 +15,7 @@ ROWS = [
 def test_the_table_is_aligned_and_has_units():
     lines = format_table(ROWS, synthetic=False).splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert lines[1].split() == "teacher 2.05 M 250 M 8300 kB 21.0 ms 7.12 % [6.1, 8.3] 0.710".split()
+    assert " ".join(lines[1].split()) == "teacher 2.05 M 250 M 8300 kB 21.0 ms 7.12 % [6.1, 8.3] 0.710"
     assert "8.00 %" in lines[2]
     assert "[" not in lines[2]
 
