@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from parvox.errors import ParvoxError, RecipeError
+from parvox.models import SpeakerModel
 from parvox.training.recipe import build_recipe, load_recipe, parse_recipe, read_yaml
 
 BASE = {
@@ -104,3 +105,15 @@ def test_missing_and_empty(tmp_path):
         read_yaml(tmp_path / "nothing.yaml")
     (tmp_path / "empty.yaml").touch()
     assert read_yaml(tmp_path / "empty.yaml") == {}
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("src/parvox/demo/*.yaml")], ids=lambda path: path.stem
+)
+def test_every_recipe_of_the_repository_fits_together(path):
+    overrides = ["--distillation.teacher", "runs/teacher"] if "distillation:" in path.read_text() else []
+    recipe = load_recipe(path, overrides)
+    SpeakerModel(recipe.model)
