@@ -37,6 +37,7 @@ def test_operating_points_are_what_their_names_say(seed, targets, nontargets, di
     target = np.round(rng.normal(0.3, 0.2, targets), digits).astype(np.float32)
     nontarget = np.round(rng.normal(0, 0.2, nontargets), digits).astype(np.float32)
     points = operating_points(ScoreSet(target, nontarget), trials(targets, nontargets))
+    target, nontarget = target.astype(np.float64), nontarget.astype(np.float64)  # NumPy would round the threshold
     assert ("far_1pct" in points) == (nontargets >= 100)
     assert ("far_0.1pct" in points) == (nontargets >= 1000)
     for name, point in points.items():

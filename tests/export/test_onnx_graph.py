@@ -45,7 +45,7 @@ def test_agrees_with_pytorch_at_any_length_alone_and_in_a_batch(toy, toy_graph):
     ("encoder", "options"),
     [
         ("depthwise_tdnn", {"channels": 16, "frames_dim": 24, "se_dim": 8, "dilations": (1, 3)}),
-        ("xvector", {"channels": (24, 24, 24, 24, 40)}),
+        pytest.param("xvector", {"channels": (24, 24, 24, 24, 40)}, marks=pytest.mark.slow),
     ],
 )
 def test_small_students_agree(encoder, options):
@@ -102,6 +102,7 @@ def test_every_normalisation_folds(toy_graph):
     assert "BatchNormalization" not in {node.op_type for node in toy_graph.graph.node}
 
 
+@pytest.mark.slow
 def test_tracing_twice_gives_the_same_bytes(toy, toy_bytes):
     assert to_onnx(toy).SerializeToString(deterministic=True) == toy_bytes
 
