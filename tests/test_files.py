@@ -49,9 +49,34 @@ def test_an_empty_folder_is_no_obstacle(tmp_path):
         refuse_overwrite(tmp_path / "empty", overwrite=False)
 
 
+def test_what_is_no_file_and_what_is_somebody_elses_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="a device or a pipe"), atomic_file(tmp_path / "pipe", overwrite=True):
+        pass
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(OutputError, match="exists already"), atomic_file(tmp_path / "link"):
+        pass
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x").write_text("precious")
+    for name in ("file", "folder"):
+        with (
+            pytest.raises(OutputError, match=r"mine\.json: nothing that Parvox wrote"),
+            atomic_folder(tmp_path / name, overwrite=True, holds="mine.json"),
+        ):
+            pass
+    (tmp_path / "folder" / "mine.json").touch()
+    with atomic_folder(tmp_path / "folder", overwrite=True, holds="mine.json"):
+        pass
+    assert list((tmp_path / "folder").iterdir()) == []
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_an_impossible_place_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"), atomic_file(tmp_path / "file" / "below"):
+        pass
+    with pytest.raises(OutputError, match="File name too long"), atomic_file(tmp_path / ("x" * 300)):
         pass
     with pytest.raises(OutputError, match="folder"), atomic_file(tmp_path, overwrite=True):
         pass

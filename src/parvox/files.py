@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,33 @@ from pathlib import Path
 from parvox.errors import OutputError
 
 
-def refuse_overwrite(path: Path, overwrite: bool) -> None:
-    """Raise `OutputError` if `path` exists (an empty folder does not count) and may not be replaced."""
-    if overwrite or not path.exists():
-        return
-    if path.is_dir() and not any(path.iterdir()):
-        return
+def refuse_overwrite(path: Path, overwrite: bool, *, holds: str | None = None) -> None:
+    """Raise `OutputError` if `path` exists (an empty folder does not count) and may not be replaced.
+
+    Devices, pipes and sockets are never replaced, whoever asks. A link that leads nowhere exists.
+
+    Args:
+        path: What is to be written.
+        overwrite: Whether it may be replaced.
+        holds: A file that every folder of its kind holds; a folder without it, or a file, is somebody else's and
+            never replaced.
+    """
+    with output_errors(path):
+        try:
+            mode = path.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            raise OutputError(f"{path} is a device or a pipe and will not be replaced: choose another name")
+        if stat.S_ISDIR(mode) and not any(path.iterdir()):
+            return
+        if overwrite and holds is not None and not (path / holds).is_file():
+            what = f"holds no {holds}" if stat.S_ISDIR(mode) else f"is a file, not a folder with {holds}"
+            raise OutputError(f"{path} {what}: nothing that Parvox wrote, so it is not replaced; choose another name")
+        if overwrite:
+            return
     raise OutputError(f"{path} exists already: choose another name, or pass --overwrite to replace it")
 
 
@@ -64,18 +86,19 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, overwrite: bool = False, holds: str | None = None) -> Iterator[Path]:
     """Give a temporary folder beside `path` to fill; rename it to `path` if the block succeeds.
 
     Args:
         path: The final name. Its parent folders are made.
         overwrite: Whether an existing folder may be replaced.
+        holds: See `refuse_overwrite`.
 
     Raises:
         OutputError: `path` exists and `overwrite` is false, or it cannot be written.
     """
     path = Path(path)
-    refuse_overwrite(path, overwrite)
+    refuse_overwrite(path, overwrite, holds=holds)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))

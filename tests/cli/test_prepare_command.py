@@ -63,7 +63,7 @@ def test_rejected_recordings_are_counted(tiny_tree: Path, tmp_path: Path, capsys
         (["csv", "ROOT", "OUT", "--trials", "ROOT/none.txt"], "cannot read trial list"),
         (["csv", "ROOT", "OUT", "--split_file", "ROOT/none.csv"], "cannot read split file"),
         (["csv", "ROOT", "OUT", "--test_speakers", "50"], "ask for fewer"),
-        (["csv", "ROOT", "ROOT"], "--overwrite"),
+        (["csv", "ROOT", "ROOT"], "holds the recordings themselves"),
         (["csv", "ROOT", "ROOT", "--overwrite"], "holds the recordings themselves"),
         (["csv", "ROOT", "ROOT/manifest.csv/out"], "is a file"),
         (["librispeech", "ROOT", "OUT"], "expected LibriSpeech"),

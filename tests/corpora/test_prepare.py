@@ -383,7 +383,7 @@ class TestOutput:
             with pytest.raises(OutputError, match="holds the recordings themselves"):
                 prepare("folder", tree, out, overwrite=True)
         make_wav(tmp_path / "precious" / "a.wav", 0.1)
-        with pytest.raises(OutputError, match="no prepared corpus and will not be replaced"):
+        with pytest.raises(OutputError, match="holds no corpus.json"):
             prepare("folder", tree, tmp_path / "precious", overwrite=True)
         with pytest.raises(OutputError, match="is a file"):
             prepare("folder", tree, tmp_path / "precious" / "a.wav", overwrite=True)

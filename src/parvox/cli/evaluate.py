@@ -93,14 +93,14 @@ def evaluate(
     from parvox.corpora.prepared import PreparedCorpus
     from parvox.evaluation.embeddings import default_cache
     from parvox.evaluation.evaluate import evaluate as run
-    from parvox.evaluation.report import write_folder
+    from parvox.evaluation.report import RESULTS, write_folder
     from parvox.evaluation.results import finite
     from parvox.files import refuse_overwrite
 
     if not models:
         raise ParvoxError("no model given; name one or more with --models, model files or run folders")
     if out is not None:
-        refuse_overwrite(out, overwrite)  # before the work
+        refuse_overwrite(out, overwrite, holds=RESULTS)  # before the work
     evaluation = run(
         models,
         PreparedCorpus.load(corpus),

@@ -178,13 +178,9 @@ def prepare(
 
 def _check_out(root: Path, out: Path, overwrite: bool) -> None:
     """Refuse an output that would fail or destroy something, before hours of decoding."""
-    refuse_overwrite(out, overwrite)
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file, and a folder is to be written; choose another name")
     if out == root or out in root.parents:
         raise OutputError(f"{out} holds the recordings themselves; choose another folder to write to")
-    if out.is_dir() and any(out.iterdir()) and not (out / INFO).is_file():
-        raise OutputError(f"{out} is no prepared corpus and will not be replaced; choose another folder")
+    refuse_overwrite(out, overwrite, holds=INFO)
     parent = next(folder for folder in out.parents if folder.exists())
     if not parent.is_dir():
         raise OutputError(f"cannot write {out}: {parent} is a file, a folder is expected")

@@ -11,6 +11,7 @@ from parvox.evaluation.results import Evaluation, write_csv, write_json
 from parvox.evaluation.style import STYLE
 from parvox.files import atomic_file, atomic_folder
 
+RESULTS = "results.json"
 _TITLE = "Speaker verification report"
 _SYNTHETIC = (
     "SYNTHETIC speech: these voices were made by a program. The figures show that everything works; they say nothing "
@@ -52,9 +53,9 @@ def write_folder(folder: Path, evaluation: Evaluation, *, title: str = _TITLE, o
     Raises:
         OutputError: `folder` exists and `overwrite` is false, or it cannot be written.
     """
-    with atomic_folder(folder, overwrite=overwrite) as temporary:
+    with atomic_folder(folder, overwrite=overwrite, holds=RESULTS) as temporary:
         write_report(temporary / "report.html", evaluation, title=title)
-        write_json(temporary / "results.json", evaluation)
+        write_json(temporary / RESULTS, evaluation)
         write_csv(temporary / "results.csv", evaluation)
 
 
