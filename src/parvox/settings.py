@@ -9,6 +9,7 @@ import re
 import shutil
 import typing
 import warnings
+from pathlib import Path
 from typing import Any, NoReturn
 
 import docstring_parser
@@ -69,10 +70,24 @@ def one_line(message: str, known: list[str]) -> str:
     )
     if stray:
         return f"unknown field {stray[1]!r}: {_near(stray[1], known)}"
-    wrong = re.search(r"Parser key \"([\w.]+)\": ?(.*)", text)
+    wrong = re.search(r"Parser key \"([\w.]+)\"(?: element \d+)?: ?(.*)", text) or re.search(
+        r"^argument (?:--)?([\w.]+): (?!expected at least)(.*)", text
+    )
     if wrong:
         return f"{wrong[1]}: {_plain_types(wrong[2])}"
     return _plain_types(text)
+
+
+def text(given: str) -> str:
+    """An argument as it was typed."""
+    return given
+
+
+def path(given: str) -> Path:
+    """A path as it was typed, which need not be UTF-8; never nothing, which `Path` would take for this folder."""
+    if not given:
+        raise argparse.ArgumentTypeError("'' given; expected a path")
+    return Path(given)
 
 
 def _near(key: str, known: list[str]) -> str:
@@ -90,12 +105,14 @@ def _plain_types(text: str) -> str:
     """Types as a user of recipes would name them."""
     text = re.sub(r"<class '([\w.]+)'>", lambda match: match[1].rpartition(".")[2], text)
     text = re.sub(r"typing\.Literal\[(.*?)\]", lambda match: match[1].replace("'", ""), text)
-    union = re.search(r"Subtypes: \[(.*)\] Errors: .*Given value: (\S+)", text)
+    if "surrogates not allowed" in text:
+        return "text that is not UTF-8 given; rename it"
+    union = re.search(r"Subtypes: \[(.*)\] Errors: .*Given value:(.*)", text)
     if union:
-        return f"expected one of {union[1]}; got {union[2]}"
+        return f"expected one of {union[1]}; got {union[2].strip() or 'nothing'}"
     text = re.sub(r"Expected an? ([\w, ]+)\.", r"expected \1;", text)
     text = re.sub(r"expected ([^;]*,[^;]*);", r"expected one of \1;", text)
-    return re.sub(r"Got value: (\S+)", r"got \1", text)
+    return re.sub(r"Got value:(.*)", lambda match: f"got {match[1].strip() or 'nothing'}", text)
 
 
 def parse(parser: Parser, argv: list[str]) -> jsonargparse.Namespace:
@@ -166,5 +183,7 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHe
         super().__init__(prog, max_help_position=34, width=min(110, shutil.get_terminal_size().columns))
 
     def _expand_help(self, action: argparse.Action) -> str:
-        text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", str(super()._expand_help(action)))
+        text = re.sub(
+            r"<(?:class '(?:\w+\.)*|function )(\w+)(?:'| at 0x\w+)>", r"\1", str(super()._expand_help(action))
+        )
         return text.replace(", default: )", ")").replace(" (default: False)", "")

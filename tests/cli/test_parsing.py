@@ -1,4 +1,6 @@
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,30 @@ def test_arguments_become_typed_parameters():
 
 def test_defaults():
     assert call(greet, ["a", "b"], "parvox greet") == ("a", ["b"], 1, False, None, Size())
+
+
+def take(path: Path, more: list[Path], *, out: Path | None = None, name: str | None = None):
+    """Take paths.
+
+    Args:
+        path: One.
+        more: Others.
+        out: Another.
+        name: A name.
+    """
+    return path, more, out, name
+
+
+@pytest.mark.parametrize("typed", ["~", "null", "# 1", "a: b", "[x]", "1e3", "a b", os.fsdecode(b"\xff")])
+def test_names_and_paths_are_taken_as_typed(typed):
+    given = call(take, [typed, typed, f"--out={typed}", f"--name={typed}"], "parvox take")
+    assert given == (Path(typed), [Path(typed)], Path(typed), typed)
+
+
+def test_an_empty_path_is_not_this_folder():
+    for argv, name in ((["", "a"], "path"), (["a", ""], "more"), (["a", "b", "--out", ""], "out")):
+        with pytest.raises(UsageError, match=f"^{name}: '' given; expected a path"):
+            call(take, argv, "parvox take")
 
 
 @pytest.mark.parametrize(

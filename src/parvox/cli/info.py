@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ def info(path: Path, *, json: bool = False) -> None:
         path: Model file (its checksum is checked), run folder of parvox train or distill, or recipe (.yaml).
         json: Print one JSON object, with everything.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for names that no system takes
         told, text = _run_folder(path)
     elif path.suffix.lower() in (".yaml", ".yml"):
         told, text = _recipe(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -45,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     # Threads that spin while they wait make a shared machine several times slower; read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -60,12 +63,29 @@ def main(argv: list[str] | None = None) -> int:
     except ParvoxError as error:
         print(f"parvox: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("parvox: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader of our output has left, as in `parvox … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (MemoryError, OSError, RuntimeError) as error:
+        words = _machine_trouble(error)
+        if words is None:
+            raise
+        print(f"parvox: error: {words}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("parvox: interrupted", file=sys.stderr)
+        return 130
+
+
+def _machine_trouble(error: Exception) -> str | None:
+    """A line for what the operating system refuses and no room foresaw; None for what is no such thing."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return f"out of memory ({text[:200]}); choose a smaller model, batch or recording, or a larger machine"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename!s}: " if error.filename else ""
+        return f"{where}{error.strerror}; check that the path is right, may be used, and has room"
+    return None
 
 
 def _run(name: str, argv: list[str]) -> int:

@@ -6,9 +6,10 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from parvox.settings import Parser, add_settings, build_settings, descriptions, parse
+from parvox.settings import Parser, add_settings, build_settings, descriptions, parse, path, text
 
 
 def call(function: Callable[..., Any], argv: list[str], prog: str) -> Any:
@@ -43,8 +44,8 @@ def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
     helps = descriptions(function)
     types = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
-        kind, default, help_text = types[name], parameter.default, helps.get(name, "")
-        items = _list_of(kind)
+        kind, default, help_text = _as_typed(types[name]), parameter.default, helps.get(name, "")
+        items = _as_typed(_list_of(kind))
         if _is_settings(kind):
             add_settings(parser, kind, name)
         elif default is parameter.empty and items:
@@ -57,6 +58,17 @@ def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
             parser.add_argument(f"--{name}", type=items, nargs="+", default=default, help=help_text)
         else:
             parser.add_argument(f"--{name}", type=kind, default=default, help=help_text)
+
+
+def _as_typed(kind: Any) -> Any:
+    """How to read an argument of type `kind`: names and paths are taken as they were typed.
+
+    jsonargparse would read them as YAML first, where `~` and nothing at all are null and bytes that are not UTF-8 an
+    error.
+    """
+    if kind in (Path, Path | None):
+        return path
+    return text if kind in (str, str | None) else kind
 
 
 def _is_settings(kind: Any) -> bool:
