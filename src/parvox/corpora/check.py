@@ -132,6 +132,8 @@ def _decode(entry: Entry, limits: Limits) -> Facts:
 def _header_rate(path: Path) -> int | None:
     """The file's rate; None if its header cannot be read, which decoding will then explain."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         return int(soundfile.info(str(path)).samplerate) or None
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError):
         return None

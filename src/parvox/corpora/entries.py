@@ -112,10 +112,17 @@ def _find(folder: Path, prefix: str, suffixes: frozenset[str], above: set[tuple[
     if key in above:  # a link back to a folder that holds it
         return
     for entry in found:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _find(folder / entry.name, f"{prefix}{entry.name}/", suffixes, above | {key})
         elif os.path.splitext(entry.name)[1].lower() in suffixes:
             yield prefix + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself: as a file it will be rejected with the reason
+        return False
 
 
 def utterance_id(path: str) -> str:
