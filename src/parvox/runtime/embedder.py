@@ -19,6 +19,7 @@ Samples = NDArray[np.float32]
 _INPUTS = {"waveform": ("tensor(float)", 2), "lengths": ("tensor(int64)", 1)}
 _OUTPUT = "embedding"
 _BATCH_S = 60.0  # padded seconds per run: enough to keep a core busy, little enough to bound memory
+_MOST_THREADS = 1024  # onnxruntime starts as many as it is told to
 _ALIKE = 1.125  # longest over shortest waveform of a run
 
 
@@ -41,8 +42,8 @@ class SpeakerEmbedder:
     """
 
     def __init__(self, data: bytes, contract: ModelContract, *, threads: int = 1, name: str = "model") -> None:
-        if threads < 1:
-            raise ParvoxError(f"threads: {threads} given; 1 or more is expected")
+        if not 1 <= threads <= _MOST_THREADS:
+            raise ParvoxError(f"threads: {threads} given; 1 to {_MOST_THREADS} is expected")
         self.contract = contract
         self.name = name
         self._session = _session(data, threads, name)

@@ -206,7 +206,7 @@ def read_contract(path: str | os.PathLike[str]) -> ModelContract:
 def read_model_file(path: str | os.PathLike[str]) -> tuple[bytes, ModelContract]:
     """The bytes of a model file and its contract; see `read_contract`."""
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for names that no system takes
         raise ModelFileError(f"{path}: a folder; {_EXPECTED} (parvox export turns a run folder into one)")
     try:
         data = path.read_bytes()

@@ -111,7 +111,7 @@ class Verifier:
             raise ParvoxError("a threshold and an operating point given: they exclude each other, give one")
         if threshold is not None and not (math.isfinite(threshold) and -1 <= threshold <= 1):
             raise ParvoxError(f"threshold {threshold} given: scores are cosines, -1 to 1 is expected")
-        name = None if threshold is not None else operating_point or contract.default_threshold
+        name = contract.default_threshold if operating_point is None and threshold is None else operating_point
         if name is not None and name not in contract.thresholds:
             known = nearest(name, contract.thresholds) if contract.thresholds else "it has none"
             raise ModelFileError(f"{embedder.name}: unknown operating point {name!r}: {known}")
