@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from parvox.data.batches import Plans, default_workers, loaded, loader
 from parvox.data.recordings import Recordings
-from parvox.errors import CorpusError, ParvoxError
+from parvox.errors import CorpusError, ParvoxError, RecipeError
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -53,7 +53,10 @@ def iterate_utterances(
 
     Raises:
         CorpusError: There are no cuts, or a recording cannot be read.
+        RecipeError: `workers` is below 0.
     """
+    if workers is not None and workers < 0:
+        raise RecipeError(f"workers {workers} given; expected 0 or more")
     cuts = list(cuts)
     if not cuts:
         raise CorpusError("no utterances given; expected at least one")

@@ -59,6 +59,8 @@ class MeasureSettings:
             raise TrialError(
                 f"{self.replicates} bootstrap replicates given; expected 100 or more, or 0 for no intervals"
             )
+        if self.seed < 0:
+            raise TrialError(f"seed {self.seed} given; expected 0 or more")
         if not 0.5 <= self.level < 1:
             raise TrialError(f"confidence level {self.level} given; expected 0.5 to below 1, such as 0.95")
 

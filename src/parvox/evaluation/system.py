@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ def load_systems(paths: Sequence[Path], *, threads: int = 1, device: str | None 
 
 def names(paths: Sequence[Path]) -> list[str]:
     """Short names that tell paths apart: the last part, with as many folders before it as that takes."""
-    resolved = [path.resolve() for path in paths]
+    resolved = [Path(os.path.realpath(path)) for path in paths]  # as resolve, but bears a link to itself
     depth = 1
     while True:
         short = ["/".join(path.parts[-depth:]) for path in resolved]
