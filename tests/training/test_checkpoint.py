@@ -1,7 +1,9 @@
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from parvox.errors import ModelFileError
+from parvox.errors import ModelFileError, OutputError
+from parvox.training import checkpoint
 from parvox.training.checkpoint import load_tensors, optimizer_tensors, restore_optimizer, save_tensors
 
 
@@ -35,6 +37,19 @@ def test_an_optimizer_goes_on_as_if_never_stopped(kind, tmp_path):
         return model.weight
 
     assert torch.equal(run(stop_after=3), run(stop_after=None))
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"a": torch.ones(1)})
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OutputError, match=r"cannot write .*No space left"):
+        save_tensors(path, {"a": torch.zeros(1)})
+    assert load_tensors(path)[0]["a"] == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 def test_damage_is_found(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from parvox.errors import ModelFileError, OutputError, ParvoxError, RecipeError, TrainingError
+from parvox.training.checkpoint import load_tensors, save_tensors
 from parvox.training.recipe import load_recipe
 from parvox.training.run import load_run
 from parvox.training.trainer import Trainer, train
@@ -209,6 +210,56 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tiny_recipe, tmp
         fit(tiny_recipe, tmp_path / "run", *overrides)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_another_sample_rate_is_refused(tiny_recipe, tmp_path):
+    teacher = fit(tiny_recipe, tmp_path / "teacher", "--training.epochs", "1").folder
+    recipe = teacher / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("sample_rate_hz: 16000", "sample_rate_hz: 8000"))
+    with pytest.raises(TrainingError, match="teacher .* listens at 8000 Hz"):
+        fit(
+            tiny_recipe,
+            tmp_path / "run",
+            *("--distillation.teacher", str(teacher), "--distillation.embedding.weight", "1"),
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_run_stays_only_if_it_can_be_resumed(tiny_recipe, tmp_path, monkeypatch):
+    real = Trainer._end_epoch
+
+    def interrupted(self, epoch, *args):
+        if epoch == stop_at[-1]:
+            raise KeyboardInterrupt
+        real(self, epoch, *args)
+
+    monkeypatch.setattr(Trainer, "_end_epoch", interrupted)
+    stop_at = []
+    for epoch, stays in ((0, False), (1, True)):
+        stop_at.append(epoch)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny_recipe, tmp_path / "run")
+        assert (tmp_path / "run").exists() == stays
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_recipe, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "checkpoint.safetensors").is_file()
+    monkeypatch.undo()
+    fit(tiny_recipe, tmp_path / "run", resume=True)
+
+
+def test_weights_that_are_not_numbers_are_refused(tiny_recipe, tmp_path):
+    folder = fit(tiny_recipe, tmp_path / "run", "--training.epochs", "1").folder
+    model = folder / "model.safetensors"
+    tensors, _ = load_tensors(model)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_tensors(model, tensors)
+    with pytest.raises(ModelFileError, match="its checksum is not the one in summary.json"):
+        load_run(folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["sha256"]  # as in runs of before there were checksums
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ModelFileError, match="NaN or infinite"):
+        load_run(folder)
 
 
 def test_noise_without_noises_is_refused(tiny_recipe, prepared_tiny, tmp_path):

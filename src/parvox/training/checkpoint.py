@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from parvox.errors import ModelFileError
+from parvox.errors import ModelFileError, OutputError
 from parvox.files import atomic_file
 
 
@@ -25,7 +25,11 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any] |
     """
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_file(path, overwrite=True) as temporary:
-        save_file(contiguous, temporary, metadata={"state": json.dumps(state or {})})
+        try:
+            save_file(contiguous, temporary, metadata={"state": json.dumps(state or {})})
+        except SafetensorError as error:  # its way of saying that the disk is full
+            words = " ".join(str(error).split())
+            raise OutputError(f"cannot write {path}: {words}; choose a folder that is writable and has room") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import iterate_utterances
 from parvox.evaluation.measures import eer, min_dcf
+from parvox.evaluation.trials import unknown_utterances
 from parvox.models import SpeakerModel
 
 
@@ -39,11 +40,14 @@ def score_dev(model: SpeakerModel, corpus: PreparedCorpus, fabric: Any) -> DevSc
     if not targets.any() or targets.all():
         return None
     used = {trial.enrol for trial in trials} | {trial.test for trial in trials}
+    cuts = [cut for cut in corpus.cuts("dev") if cut.id in used]
+    if unknown := sorted(used - {cut.id for cut in cuts}):
+        raise unknown_utterances(f"dev trials of {corpus.folder}", unknown, len(used))
     model.eval()
     rows: list[np.ndarray] = []
     ids: list[str] = []
     with torch.inference_mode(), fabric.autocast():
-        for batch in iterate_utterances(corpus.cuts("dev").filter(lambda cut: cut.id in used)):
+        for batch in iterate_utterances(cuts):
             output = model(batch.waveforms.to(fabric.device), batch.lengths.to(fabric.device))
             rows.append(torch.nn.functional.normalize(output.embedding.float(), dim=-1).cpu().numpy())
             ids.extend(batch.ids)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from pathlib import Path
 from typing import Any
 
+from parvox.errors import OutputError
 from parvox.files import atomic_file, output_errors
 from parvox.training.run import METRICS, TENSORBOARD
 
@@ -23,6 +25,10 @@ class RunLog:
 
         self._path = folder / METRICS
         self.rows = rows
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            raise OutputError(f"{str(folder)!a} is not UTF-8, which TensorBoard needs; choose another name") from error
         with output_errors(folder):
             purge = int(rows[-1]["step"]) + 1 if rows else 0
             self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=purge)
@@ -46,5 +52,6 @@ class RunLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """Finish writing."""
-        self._writer.close()
+        """Finish writing, as far as the disk lets it: TensorBoard's files are for looking at, nothing reads them."""
+        with contextlib.suppress(OSError):
+            self._writer.close()

@@ -70,6 +70,10 @@ class Recipe:
     training: TrainingSettings
     distillation: DistillationSettings | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise RecipeError(f"seed: {self.seed} given; expected 0 to {2**63 - 1}")
+
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data, every default filled in, in the layout of a recipe file."""
         model = {
@@ -115,6 +119,17 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     return build_recipe(parse_recipe(path, overrides or [], prog="recipe"))
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain data, and no key twice: YAML would take the last and say nothing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            raise yaml.YAMLError(f"{repeated[0]} stands there twice, line {node.start_mark.line + 1} and after")
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The plain data in a YAML file.
 
@@ -122,7 +137,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         RecipeError: it is missing, unreadable, or holds no mapping.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise RecipeError(
             f"cannot read recipe {path}: {error.strerror or error}; give the path of a YAML file"
@@ -284,9 +299,10 @@ def _as_options(data: dict[str, Any], parser: Parser, source: str) -> list[str]:
     def walk(section: dict[str, Any], prefix: str) -> None:
         for key, value in section.items():
             name = f"{prefix}{key}"
-            if name not in known and isinstance(value, dict):
+            section_known = any(each.startswith(f"{name}.") for each in known)
+            if name not in known and isinstance(value, dict) and (value or section_known):
                 walk(value, f"{name}.")
-            elif name not in known and value is None and any(k.startswith(f"{name}.") for k in known):
+            elif name not in known and value is None and section_known:
                 continue  # an empty section: all defaults
             elif name not in known:
                 raise RecipeError(f"{source}: {one_line(f'Key {name!r} is not expected', sorted(known))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from parvox.training.recipe import Recipe, load_recipe
 
 RECIPE, MODEL, CLASSIFIER, SPEAKERS = "recipe.yaml", "model.safetensors", "classifier.safetensors", "speakers.json"
 SUMMARY, METRICS, CHECKPOINT, TENSORBOARD = "summary.json", "metrics.csv", "checkpoint.safetensors", "tensorboard"
+CHECKSUMS = "sha256"
+"""Where `summary.json` holds the checksum of each file of weights."""
+_SUMMARISED = {"parameters", "best_dev_eer", "seconds", "precision"}
 
 
 @dataclass
@@ -62,11 +66,19 @@ def load_run(folder: Path) -> Run:
     if not (folder / SUMMARY).is_file():
         raise ModelFileError(f"{folder} holds an unfinished run; finish it with --resume")
     recipe = load_recipe(folder / RECIPE)
-    speakers = read_json(folder / SPEAKERS)["speakers"]
+    speakers = read_json(folder / SPEAKERS).get("speakers")
+    if not isinstance(speakers, list) or not speakers:
+        raise ModelFileError(f"{folder / SPEAKERS} names no speakers; restore the run folder or train again")
     model = SpeakerModel(recipe.model)
     classifier = recipe.loss.build(recipe.model.embedding_dim, classes(recipe, speakers))
-    load_weights(model, folder / MODEL)
-    load_weights(classifier, folder / CLASSIFIER)
+    summary = read_json(folder / SUMMARY)
+    missing = _SUMMARISED - summary.keys()
+    if missing:
+        raise ModelFileError(
+            f"{folder / SUMMARY} lacks {', '.join(sorted(missing))}; restore the run folder or train again"
+        )
+    for module, name in ((model, MODEL), (classifier, CLASSIFIER)):
+        load_weights(module, folder / name, summary.get(CHECKSUMS, {}).get(name))
     classifier.set_progress(1.0)
     return Run(
         folder=folder,
@@ -75,7 +87,7 @@ def load_run(folder: Path) -> Run:
         model=model.eval(),
         classifier=classifier.eval(),
         speakers=speakers,
-        summary=read_json(folder / SUMMARY),
+        summary=summary,
     )
 
 
@@ -84,9 +96,20 @@ def classes(recipe: Recipe, speakers: list[str]) -> int:
     return len(speakers) * (1 + len(recipe.data.speed_perturbation))
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Fill `module` from a safetensors file; every tensor must match in name and shape."""
+def load_weights(module: nn.Module, path: Path, checksum: str | None = None) -> None:
+    """Fill `module` from a safetensors file; every tensor must match in name and shape, and be finite.
+
+    Args:
+        module: What to fill.
+        path: The file.
+        checksum: Its SHA-256, where that is known.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or another model's.
+    """
     tensors, _ = load_tensors(path)
+    if checksum is not None and file_checksum(path) != checksum:
+        raise ModelFileError(f"{path} is damaged: its checksum is not the one in {SUMMARY}; restore it or train again")
     expected: dict[str, Tensor] = module.state_dict()
     differing = sorted(
         (expected.keys() ^ tensors.keys())
@@ -97,7 +120,16 @@ def load_weights(module: nn.Module, path: Path) -> None:
             f"{path} does not fit its recipe: {len(differing)} tensors differ in name or shape, such as "
             f"{differing[0]}; restore the folder's own {RECIPE}"
         )
+    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise ModelFileError(f"{path}: weights that are NaN or infinite, such as those of {broken[0]}; train again")
     module.load_state_dict(tensors)
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from tqdm import tqdm
 from parvox import __version__
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import Augmenter, Batch, Batches
-from parvox.errors import OutputError, RecipeError, TrainingError
+from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
 from parvox.files import atomic_file, output_errors, refuse_overwrite
 from parvox.models import SpeakerModel
 from parvox.models.cost import count_parameters
@@ -69,6 +71,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = 
         OutputError: `out` holds something already, or cannot be written.
     """
     out = Path(out)
+    _expect_inputs_outside(recipe, out)
     if resume and (out / names.SUMMARY).is_file():
         _expect_same_recipe(recipe, out)
         return load_run(out)
@@ -109,6 +112,7 @@ class Trainer:
         distillation = recipe.distillation
         self.teacher = Teacher.load(Path(distillation.teacher), self.fabric.device) if distillation else None
         if self.teacher:
+            _expect_teacher_rate(self.teacher.run, self.batches.sample_rate_hz)
             _expect_same_speakers(self.teacher.run, self.batches.speakers)
         self.module = TrainedModule(
             model,
@@ -142,8 +146,15 @@ class Trainer:
             out: Run folder.
             resume: Continue from its checkpoint, if there is one.
         """
-        if self.fabric.is_global_zero:
-            self._open(out, resume)
+        fresh = self.fabric.is_global_zero and self._open(out, resume)
+        try:
+            self._fit(out, resume)
+        except BaseException:
+            if fresh and not (out / names.CHECKPOINT).exists():  # nothing to resume from
+                shutil.rmtree(out, ignore_errors=True)
+            raise
+
+    def _fit(self, out: Path, resume: bool) -> None:
         self.fabric.barrier()
         if resume and (out / names.CHECKPOINT).is_file():
             self._restore(out / names.CHECKPOINT)
@@ -158,13 +169,16 @@ class Trainer:
             leave=False,
             disable=not (sys.stderr.isatty() and self.fabric.is_global_zero),
         )
-        while self.progress.step < self.total_steps and not self.progress.stopped_early:
-            epoch = self.progress.step // self.steps_per_epoch
-            self._epoch(epoch, out, bar, started)
-            self._end_epoch(epoch, out, log, started)
-        bar.close()
-        if log is not None:
-            log.close()
+        try:
+            while self.progress.step < self.total_steps and not self.progress.stopped_early:
+                epoch = self.progress.step // self.steps_per_epoch
+                self._epoch(epoch, out, bar, started)
+                self._end_epoch(epoch, out, log, started)
+        finally:
+            bar.close()
+            if log is not None:
+                log.close()
+        if self.fabric.is_global_zero:
             self._close(out)
         self.fabric.barrier()
 
@@ -266,16 +280,22 @@ class Trainer:
                 "or set training.precision to fp32"
             )
 
-    def _open(self, out: Path, resume: bool) -> None:
-        if resume and (out / names.RECIPE).is_file():
+    def _open(self, out: Path, resume: bool) -> bool:
+        """Begin a run folder, or go on with the one that is there; says whether it began one."""
+        if resume and (out / names.RECIPE).exists():
             _expect_same_recipe(self.recipe, out)
-            return
+            return False
         clear_run(out)
         with output_errors(out):
             out.mkdir(parents=True, exist_ok=True)
         speakers = {"speakers": self.batches.speakers, "classes": self.batches.classes}
-        _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
-        _write_text(out / names.RECIPE, self.recipe.to_yaml())
+        try:
+            _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
+            _write_text(out / names.RECIPE, self.recipe.to_yaml())
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
+        return True
 
     def _save_weights(self, out: Path) -> None:
         if self.fabric.is_global_zero:
@@ -298,15 +318,20 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         tensors, state = load_tensors(path)
-        self.progress = Progress(**state["progress"])
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        self.module.load_state_dict(
-            {name.removeprefix("module/"): tensor for name, tensor in tensors.items() if name.startswith("module/")}
-        )
-        restore_optimizer(
-            self.optimizer,
-            {name.removeprefix("optimizer/"): t for name, t in tensors.items() if name.startswith("optimizer/")},
-        )
+        try:
+            self.progress = Progress(**state["progress"])
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
+            self.module.load_state_dict(
+                {name.removeprefix("module/"): tensor for name, tensor in tensors.items() if name.startswith("module/")}
+            )
+            restore_optimizer(
+                self.optimizer,
+                {name.removeprefix("optimizer/"): t for name, t in tensors.items() if name.startswith("optimizer/")},
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # PyTorch's of tensors that do not fit
+            raise ModelFileError(
+                f"{path} is no checkpoint of this run; train anew with --overwrite, or to another folder"
+            ) from error
 
     def _close(self, out: Path) -> None:
         progress = self.progress
@@ -329,6 +354,7 @@ class Trainer:
             "corpus_fingerprint": self.corpus.info.fingerprint,
             "synthetic": self.corpus.info.synthetic,
             "parvox_version": __version__,
+            names.CHECKSUMS: {name: names.file_checksum(out / name) for name in (names.MODEL, names.CLASSIFIER)},
         }
         _write_text(out / names.SUMMARY, json.dumps(summary, indent=1))
         with output_errors(out):
@@ -346,11 +372,26 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _expect_same_recipe(recipe: Recipe, out: Path) -> None:
-    if (out / names.RECIPE).read_text(encoding="utf-8") != recipe.to_yaml():
+    try:
+        begun = (out / names.RECIPE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(
+            f"{out / names.RECIPE} cannot be read, so the run cannot be resumed; train to another folder"
+        ) from error
+    if begun != recipe.to_yaml():
         raise OutputError(
             f"{out} was begun with another recipe than the one given, so it cannot be resumed; give the same one "
             f"({out / names.RECIPE}), or another folder"
         )
+
+
+def _expect_inputs_outside(recipe: Recipe, out: Path) -> None:
+    """What a run is made from must not lie where the run is written: overwriting would destroy it."""
+    given = {"the corpus": recipe.corpus, "the teacher": recipe.distillation.teacher if recipe.distillation else ""}
+    for what, folder in given.items():
+        path = Path(os.path.realpath(folder))
+        if folder and Path(os.path.realpath(out)) in (path, *path.parents):
+            raise OutputError(f"{out} holds {what}, {folder}; choose another --out")
 
 
 def _expect_rate(recipe: Recipe, corpus_rate_hz: int) -> None:
@@ -367,6 +408,15 @@ def _expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
     if recipe.data.crop_s < shortest_s:
         raise TrainingError(
             f"data.crop_s: {recipe.data.crop_s} s given; this model needs {shortest_s:.3f} s or more to see one frame"
+        )
+
+
+def _expect_teacher_rate(teacher: Run, corpus_rate_hz: int) -> None:
+    theirs = teacher.recipe.model.features.sample_rate_hz
+    if theirs != corpus_rate_hz:
+        raise TrainingError(
+            f"the teacher {teacher.folder} listens at {theirs} Hz, but the corpus was prepared at {corpus_rate_hz} Hz; "
+            f"prepare the corpus at {theirs} Hz, or take a teacher trained at {corpus_rate_hz} Hz"
         )
 
 
