@@ -5,6 +5,7 @@ Every step calls the function that its command calls, so the demonstration is al
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -129,13 +130,18 @@ class Demo:
         """Take a corpus and make manifests, splits and trials of it."""
         self._announce("corpus", "taking recordings")
         voices = SyntheticSettings(speakers=60, utterances=8) if self.size == "small" else None
+        self._refuse_foreign()
         chosen = choose_corpus(given, self.out / "download", _say, allow_download=not offline, size=voices)
         settings = {"corpus": str(chosen.root.resolve()), "size": self.size, "seed": self.seed, "version": __version__}
         folder = self.out / "prepared"
         marker = self.out / "demo.json"
         if marker.is_file() and not overwrite:
-            before = json.loads(marker.read_text(encoding="utf-8"))
+            try:
+                before = json.loads(marker.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise OutputError(f"{marker} is damaged; choose another --out, or --overwrite") from error
             if before != settings:
+                before = before if isinstance(before, dict) else {}
                 differing = ", ".join(f"{k} {before.get(k)}" for k in settings if before.get(k) != settings[k])
                 raise OutputError(
                     f"{self.out} holds a demo begun with {differing}; choose another --out, or --overwrite"
@@ -144,20 +150,25 @@ class Demo:
                 prepared = PreparedCorpus.load(folder)
                 _say(_describe(prepared))
                 return prepared
-        self._refuse_foreign()
         if overwrite:
             self._clear()
         with atomic_file(marker, overwrite=True) as temporary:
             temporary.write_text(json.dumps(settings), encoding="utf-8")
-        prepared = prepare(
-            chosen.importer,
-            chosen.root,
-            folder,
-            PrepareSettings(
-                name=chosen.name, seed=self.seed, dev_fraction=0.15, test_fraction=0.2, trials_per_split=20_000
-            ),
-            overwrite=True,
-        )
+        try:
+            prepared = prepare(
+                chosen.importer,
+                chosen.root,
+                folder,
+                PrepareSettings(
+                    name=chosen.name, seed=self.seed, dev_fraction=0.15, test_fraction=0.2, trials_per_split=20_000
+                ),
+                overwrite=True,
+            )
+        except BaseException:  # nothing of the demo is there to go on from
+            marker.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.out.rmdir()
+            raise
         _say(_describe(prepared))
         return prepared
 
@@ -281,6 +292,8 @@ class Demo:
 
     def _refuse_foreign(self) -> None:
         """Never write into a folder that holds something else."""
+        if self.out.exists() and not self.out.is_dir():
+            raise OutputError(f"{self.out} is a file, and a folder is to be written; choose another --out")
         foreign = self.out.is_dir() and any(self.out.iterdir()) and not (self.out / "demo.json").is_file()
         if foreign and {path.name for path in self.out.iterdir()} != {"download"}:
             raise OutputError(f"{self.out} exists and holds no demo; choose another --out")
