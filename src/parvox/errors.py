@@ -50,7 +50,9 @@ class MissingExtraError(ParvoxError):
     """A part of Parvox whose optional dependencies are not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the [{extra}] extra: pip install 'parvox[{extra}]'")
+        super().__init__(
+            f"{what} needs the [{extra}] extra: pip install 'parvox[{extra}]', or in a checkout pip install '.[{extra}]'"
+        )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ def test_operating_points_are_what_their_names_say(seed, targets, nontargets, di
     rng = np.random.default_rng(seed)
     target = np.round(rng.normal(0.3, 0.2, targets), digits).astype(np.float32)
     nontarget = np.round(rng.normal(0, 0.2, nontargets), digits).astype(np.float32)
-    points = operating_points(ScoreSet(target, nontarget), trials(targets, nontargets))
+    points = operating_points(ScoreSet(target, nontarget), trials(targets, nontargets), 10**6)
     target, nontarget = target.astype(np.float64), nontarget.astype(np.float64)  # NumPy would round the threshold
     assert ("far_1pct" in points) == (nontargets >= 100)
     assert ("far_0.1pct" in points) == (nontargets >= 1000)
@@ -53,13 +53,21 @@ def test_operating_points_are_what_their_names_say(seed, targets, nontargets, di
             assert (nontarget >= below.max()).mean() > wanted  # the next lower threshold accepts too many
 
 
+@pytest.mark.parametrize(
+    ("pairs", "names"), [(100, {"eer"}), (300, {"eer", "far_1pct"}), (3000, {"eer", "far_1pct", "far_0.1pct"})]
+)
+def test_a_rate_that_so_few_speakers_cannot_show_is_left_out(pairs, names):
+    scores = ScoreSet(np.linspace(0, 1, 50), np.linspace(-1, 0.5, 5000))
+    assert set(operating_points(scores, trials(50, 5000), pairs)) == names  # 3 / pairs: the rule of three
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), targets=st.integers(2, 50), nontargets=st.integers(2, 50))
 def test_the_eer_threshold_balances_the_errors_best(seed, targets, nontargets):
     rng = np.random.default_rng(seed)
     target = np.round(rng.normal(0.2, 0.2, targets), 3)
     nontarget = np.round(rng.normal(0, 0.2, nontargets), 3)
-    points = operating_points(ScoreSet(target, nontarget), trials(targets, nontargets))
+    points = operating_points(ScoreSet(target, nontarget), trials(targets, nontargets), 10**6)
     assume("eer" in points)
     every = np.unique(np.concatenate([target, nontarget]))
     gaps = [abs((target < t).mean() - (nontarget >= t).mean()) for t in every]
@@ -89,7 +97,7 @@ def test_the_fingerprint_is_that_of_the_weights_file(tmp_path, toy):
 
 def test_what_is_sealed_is_what_the_runtime_reads(tmp_path, toy, toy_graph):
     run = toy_run(tmp_path / "run", toy, tmp_path / "prepared")
-    points = operating_points(ScoreSet([0.5, 0.9, 0.2], np.linspace(-0.5, 0.6, 200)), trials(3, 200))
+    points = operating_points(ScoreSet([0.5, 0.9, 0.2], np.linspace(-0.5, 0.6, 200)), trials(3, 200), 10**6)
     mean = np.linspace(-1, 1, 24).astype(np.float32)
     contract = build_contract(
         run,

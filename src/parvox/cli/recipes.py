@@ -57,4 +57,5 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
     eer = summary["best_dev_eer"]
     heard = "no dev trials" if eer is None else f"dev EER {100 * eer:.2f} %"
     print(f"{out}: {summary['parameters'] / 1e6:.2f} M parameters, {heard}, {summary['seconds']:.0f} s")
-    print(f"next: parvox evaluate --help, parvox export {out} {out}.onnx", file=sys.stderr)
+    hint = "" if distil else f" or parvox distill RECIPE.yaml --distillation.teacher {out}"
+    print(f"next: parvox export {out} {out}.onnx{hint}", file=sys.stderr)

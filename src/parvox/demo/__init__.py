@@ -276,12 +276,13 @@ class Demo:
     def say_what_next(self, model: Path) -> None:
         """What a newcomer may want to do now."""
         total = time.monotonic() - self._began
+        command = "parvox" if shutil.which("parvox") else os.path.relpath(sys.argv[0])
         print(f"\nReport: {self.out / 'report.html'}    ({total:.0f} s in all)", file=sys.stderr)
         print(
             "Try next:\n"
-            f"  parvox verify {model} one.wav another.wav\n"
-            f"  parvox info {model}\n"
-            "  parvox prepare folder MY-RECORDINGS prepared/    (a folder per speaker)",
+            f"  {command} verify {model} one.wav another.wav\n"
+            f"  {command} info {model}\n"
+            f"  {command} prepare folder MY-RECORDINGS prepared/    (a folder per speaker)",
             file=sys.stderr,
         )
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from parvox import __version__
 from parvox.errors import ModelFileError
 from parvox.evaluation.measures import ScoreSet
+from parvox.evaluation.rates import smallest_rate
 from parvox.evaluation.trials import TrialIndex
 from parvox.export.session import embed, open_session
 from parvox.models import SpeakerModel
@@ -40,8 +41,8 @@ which tips some 8-bit numbers to their neighbours: a few 1e-4. Saturating arithm
 _FALSE_ACCEPTS = {"far_1pct": 0.01, "far_0.1pct": 0.001}
 
 
-def operating_points(scores: ScoreSet, trials: TrialIndex) -> dict[str, OperatingPoint]:
-    """Thresholds from scored trials: ``eer``, and ``far_1pct`` and ``far_0.1pct`` where there are trials enough.
+def operating_points(scores: ScoreSet, trials: TrialIndex, speaker_pairs: int) -> dict[str, OperatingPoint]:
+    """Thresholds from scored trials: ``eer``, and ``far_1pct`` and ``far_0.1pct`` where there are speakers enough.
 
     ``eer`` is where both error rates are nearest to each other; ``far_1pct`` is the lowest threshold at which no more
     than 1 % of the non-target trials are accepted. Rates are counted anew at the rounded threshold.
@@ -49,11 +50,13 @@ def operating_points(scores: ScoreSet, trials: TrialIndex) -> dict[str, Operatin
     Args:
         scores: Of the trials.
         trials: Where they come from.
+        speaker_pairs: Different pairs of speakers among the non-target trials. A rate that so few could not show is
+            left out, by the rule that `parvox evaluate` follows.
     """
     found = {"eer": scores.eer_point().threshold}
     for name, rate in _FALSE_ACCEPTS.items():
         accepted = math.floor(rate * len(scores.nontarget))
-        if accepted:  # with fewer trials the threshold would be a guess
+        if accepted and rate >= smallest_rate(speaker_pairs):  # else the threshold would be a guess
             found[name] = _threshold_accepting(scores, accepted)
     points = {}
     for name, threshold in found.items():

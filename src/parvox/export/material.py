@@ -15,6 +15,7 @@ from parvox.data.recordings import Recordings
 from parvox.errors import CorpusError, ExportError
 from parvox.evaluation.embeddings import Embeddings
 from parvox.evaluation.measures import ScoreSet
+from parvox.evaluation.rates import distinct_pairs
 from parvox.evaluation.scoring import cosine_scores
 from parvox.evaluation.trials import TrialIndex
 from parvox.export.calibrate import Clip
@@ -58,6 +59,14 @@ class Material:
             trials = TrialIndex.from_trials(self.corpus.trials("dev"), f"dev trials of {self.corpus.info.name}")
             if trials.targets and trials.nontargets:
                 self.trials = trials
+
+    def speaker_pairs(self) -> int:
+        """Different pairs of speakers among the non-target dev trials: what rates of false accepts can rest on."""
+        if self.trials is None:
+            return 0
+        speaker_of = {cut.id: cut.supervisions[0].speaker for cut in self.corpus.cuts("dev", lazy=True)}
+        speakers, nontarget = self.trials.speakers(speaker_of), ~self.trials.target
+        return distinct_pairs(speakers.enrol[nontarget], speakers.test[nontarget])
 
     def check_clips(self, count: int) -> list[Clip]:
         """Clips to compare two graphs on: whole utterances from the shortest to the longest, none over 4 s.

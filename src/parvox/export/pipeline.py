@@ -149,7 +149,7 @@ def export_model(
 
     thresholds = {}
     if kept.scores is not None and material.trials is not None:
-        thresholds = operating_points(kept.scores, material.trials)
+        thresholds = operating_points(kept.scores, material.trials, material.speaker_pairs())
     contract = build_contract(
         run,
         kept.graph,

@@ -262,6 +262,7 @@ class Trainer:
         row["seconds"] = progress.seconds
         if log is not None:
             log.epoch(row)
+            tqdm.write(_line(row, settings.epochs), file=sys.stderr)
         self._checkpoint(out, started)
 
     def _score_dev(self) -> DevScores | None:
@@ -359,6 +360,12 @@ class Trainer:
         _write_text(out / names.SUMMARY, json.dumps(summary, indent=1))
         with output_errors(out):
             (out / names.CHECKPOINT).unlink(missing_ok=True)
+
+
+def _line(row: dict[str, Any], epochs: int) -> str:
+    losses = ", ".join(f"{name.removeprefix('loss/')} {row[name]:.3f}" for name in row if name.startswith("loss/"))
+    dev = f", dev EER {100 * row['dev/eer']:.2f} %" if "dev/eer" in row else ""
+    return f"      epoch {row['epoch']}/{epochs}: {losses}{dev} ({row['seconds']:.0f} s)"
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
