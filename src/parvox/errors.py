@@ -50,9 +50,8 @@ class MissingExtraError(ParvoxError):
     """A part of Parvox whose optional dependencies are not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs the [{extra}] extra: pip install 'parvox[{extra}]', or in a checkout pip install '.[{extra}]'"
-        )
+        install = f"pip install 'parvox[{extra}]', or in a checkout pip install '.[{extra}]'"
+        super().__init__(f"{what} needs the [{extra}] extra: {install}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -55,6 +55,22 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def parent_folders(path: Path) -> Iterator[None]:
+    """Make the folders above `path`; take away again those that the block leaves empty because it fails."""
+    with output_errors(path):
+        missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in missing:  # the deepest first
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; rename it to `path` if the block succeeds.
 
@@ -67,22 +83,23 @@ def atomic_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_overwrite(path, overwrite)
-    with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder, a file name is expected")
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
-    try:
+    with parent_folders(path):
         with output_errors(path):
-            yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            if path.is_dir():
+                raise OutputError(f"cannot write {path}: it is a folder, a file name is expected")
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            os.close(handle)
+        temporary = Path(name)
+        try:
+            with output_errors(path):
+                yield temporary
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+                temporary.chmod(0o666 & ~_umask())
+                refuse_overwrite(path, overwrite)  # somebody may have been quicker
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -99,22 +116,23 @@ def atomic_folder(path: Path, *, overwrite: bool = False, holds: str | None = No
     """
     path = Path(path)
     refuse_overwrite(path, overwrite, holds=holds)
-    with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
+    with parent_folders(path):
         with output_errors(path):
-            yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            old: Path | None = None
-            if path.exists():  # a rename cannot replace a folder that is not empty
-                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-                path.replace(old / path.name)
-            temporary.replace(path)
-            if old is not None:
-                shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            with output_errors(path):
+                yield temporary
+                temporary.chmod(0o777 & ~_umask())
+                refuse_overwrite(path, overwrite, holds=holds)  # somebody may have been quicker
+                old: Path | None = None
+                if path.exists():  # a rename cannot replace a folder that is not empty
+                    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+                    path.replace(old / path.name)
+                temporary.replace(path)
+                if old is not None:
+                    shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -155,7 +155,6 @@ RUNS: dict[str, tuple[Spoil, str]] = {
     "missing": (lambda: shutil.rmtree("run"), "not a folder"),
     "a file": (lambda: (shutil.rmtree("run"), Path("run").write_text("x")), "not a folder"),
     "unfinished": (lambda: Path("run/summary.json").unlink(), "unfinished"),
-    "empty summary": (text("run/summary.json", "{}"), "lacks best_dev_eer"),
     "no speakers": (text("run/speakers.json", "{}"), "names no speakers"),
     "no weights": (text("run/model.safetensors", b""), "damaged"),
     "one byte flipped": (flipped("run/model.safetensors"), "damaged"),
@@ -301,6 +300,11 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
         [*PREPARE, "kept", "--overwrite"],
         "holds no corpus.json",
     ),
+    "new folders above the output": (
+        nothing,
+        ["embed", "m.onnx", "missing.wav", "--out", "new/folder/e.npz"],
+        "no such file",
+    ),
     "a link that leads nowhere": (
         lambda: Path("x").symlink_to("nowhere"),
         ["embed", "m.onnx", "a.wav", "--out", "x"],
@@ -328,6 +332,11 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
         lambda: (Path("kept").mkdir(), Path("kept/x").touch()),
         [*TRAIN[:-1], "kept", "--resume"],
         "is no run folder",
+    ),
+    "an empty summary": (
+        text("run/summary.json", "{}"),
+        ["train", "r.yaml", "--out", "run", "--resume"],
+        "lacks best_dev_eer",
     ),
     "another file for a checkpoint": (
         lambda: (Path("run/summary.json").unlink(), shutil.copy("run/model.safetensors", "run/checkpoint.safetensors")),

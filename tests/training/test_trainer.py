@@ -212,6 +212,23 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tiny_recipe, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_only_one_process_writes_a_run_folder(tiny_recipe, tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from parvox.training.run import lock_run;"
+        "held = lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    )
+    run = fit(tiny_recipe, tmp_path / "run", "--training.epochs", "1").folder
+    before = weights(run)
+    with subprocess.Popen([sys.executable, "-c", code, str(run)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match="being written by another process"):
+            fit(tiny_recipe, run, overwrite=True)
+        other.kill()
+    assert weights(run) == before
+    fit(tiny_recipe, run, "--training.epochs", "1", overwrite=True)  # a lock ends with its process
+    assert not (run / ".lock").exists()
+
+
 def test_a_teacher_of_another_sample_rate_is_refused(tiny_recipe, tmp_path):
     teacher = fit(tiny_recipe, tmp_path / "teacher", "--training.epochs", "1").folder
     recipe = teacher / "recipe.yaml"

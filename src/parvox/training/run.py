@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import Tensor, nn
 
 from parvox.errors import ModelFileError, OutputError
+from parvox.files import output_errors
 from parvox.losses.margin import SpeakerLoss
 from parvox.models import SpeakerModel
 from parvox.training.checkpoint import load_tensors
@@ -21,7 +23,7 @@ RECIPE, MODEL, CLASSIFIER, SPEAKERS = "recipe.yaml", "model.safetensors", "class
 SUMMARY, METRICS, CHECKPOINT, TENSORBOARD = "summary.json", "metrics.csv", "checkpoint.safetensors", "tensorboard"
 CHECKSUMS = "sha256"
 """Where `summary.json` holds the checksum of each file of weights."""
-_SUMMARISED = {"parameters", "best_dev_eer", "seconds", "precision"}
+LOCK = ".lock"
 
 
 @dataclass
@@ -72,11 +74,6 @@ def load_run(folder: Path) -> Run:
     model = SpeakerModel(recipe.model)
     classifier = recipe.loss.build(recipe.model.embedding_dim, classes(recipe, speakers))
     summary = read_json(folder / SUMMARY)
-    missing = _SUMMARISED - summary.keys()
-    if missing:
-        raise ModelFileError(
-            f"{folder / SUMMARY} lacks {', '.join(sorted(missing))}; restore the run folder or train again"
-        )
     for module, name in ((model, MODEL), (classifier, CLASSIFIER)):
         load_weights(module, folder / name, summary.get(CHECKSUMS, {}).get(name))
     classifier.set_progress(1.0)
@@ -147,14 +144,51 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def lock_run(folder: Path) -> IO[bytes] | None:
+    """Make sure that no other process writes a run folder, until what is returned is closed or this process ends.
+
+    Returns:
+        None where the system has no such locks.
+
+    Raises:
+        OutputError: another process is at it.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    with output_errors(folder):
+        file = (folder / LOCK).open("ab")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, loading processes do not inherit it
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise OutputError(f"{folder} is being written by another process; wait for it, or choose another") from error
+    except OSError:
+        file.close()
+        (folder / LOCK).unlink(missing_ok=True)
+        return None
+    return file
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise `OutputError` if a folder holds anything but a run."""
+    if folder.exists() and (
+        not folder.is_dir() or ({path.name for path in folder.iterdir()} - {LOCK} and not (folder / RECIPE).is_file())
+    ):
+        raise OutputError(f"{folder} exists and is no run folder, so it is not replaced: choose another name")
+
+
 def clear_run(folder: Path) -> None:
-    """Delete a run folder that is to be overwritten; never a folder that holds anything else.
+    """Empty a run folder that is to be overwritten, its lock left in place; never one that holds anything else.
 
     Raises:
         OutputError: the folder is not empty and no run.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECIPE).is_file()):
-        raise OutputError(f"{folder} exists and is no run folder, so it is not replaced: choose another name")
-    shutil.rmtree(folder)
+    refuse_foreign(folder)
+    with output_errors(folder):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()

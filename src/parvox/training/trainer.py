@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,27 @@ from tqdm import tqdm
 from parvox import __version__
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import Augmenter, Batch, Batches
-from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
-from parvox.files import atomic_file, output_errors, refuse_overwrite
+from parvox.errors import ModelFileError, TrainingError
+from parvox.files import atomic_file, output_errors, parent_folders, refuse_overwrite
 from parvox.models import SpeakerModel
 from parvox.models.cost import count_parameters
 from parvox.training import run as names
 from parvox.training.checkpoint import load_tensors, optimizer_tensors, restore_optimizer, save_tensors
+from parvox.training.checks import (
+    expect_crop,
+    expect_inputs_outside,
+    expect_rate,
+    expect_same_recipe,
+    expect_same_speakers,
+    expect_summary,
+    expect_teacher_rate,
+)
 from parvox.training.dev import DevScores, score_dev
 from parvox.training.engine import hardware, make_fabric
 from parvox.training.log import RunLog
 from parvox.training.module import SPEAKER_TERM, TrainedModule, make_optimizer
 from parvox.training.recipe import Recipe
-from parvox.training.run import Run, clear_run, load_run
+from parvox.training.run import Run, clear_run, load_run, lock_run, refuse_foreign
 from parvox.training.schedule import learning_rate
 from parvox.training.teacher import Teacher
 
@@ -71,14 +81,16 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = 
         OutputError: `out` holds something already, or cannot be written.
     """
     out = Path(out)
-    _expect_inputs_outside(recipe, out)
+    expect_inputs_outside(recipe, out)
     if resume and (out / names.SUMMARY).is_file():
-        _expect_same_recipe(recipe, out)
-        return load_run(out)
+        expect_same_recipe(recipe, out)
+        run = load_run(out)
+        expect_summary(run)
+        return run
     if not resume:
         refuse_overwrite(out, overwrite)
     trainer = Trainer(recipe)
-    trainer.fit(out, resume=resume)
+    trainer.fit(out, resume=resume, overwrite=overwrite)
     return load_run(out)
 
 
@@ -103,17 +115,17 @@ class Trainer:
             world_size=self.fabric.world_size,
             pin_memory=self.fabric.device.type == "cuda",
         )
-        _expect_rate(recipe, self.batches.sample_rate_hz)
+        expect_rate(recipe, self.batches.sample_rate_hz)
         self.augmenter = Augmenter(self.batches.sample_rate_hz)
         torch.manual_seed(recipe.seed)
         model = SpeakerModel(recipe.model)
-        _expect_crop(recipe, model)
+        expect_crop(recipe, model)
         classifier = recipe.loss.build(recipe.model.embedding_dim, self.batches.classes)
         distillation = recipe.distillation
         self.teacher = Teacher.load(Path(distillation.teacher), self.fabric.device) if distillation else None
         if self.teacher:
-            _expect_teacher_rate(self.teacher.run, self.batches.sample_rate_hz)
-            _expect_same_speakers(self.teacher.run, self.batches.speakers)
+            expect_teacher_rate(self.teacher.run, self.batches.sample_rate_hz)
+            expect_same_speakers(self.teacher.run, self.batches.speakers)
         self.module = TrainedModule(
             model,
             classifier,
@@ -139,20 +151,21 @@ class Trainer:
         """The model in training."""
         return self.module.model
 
-    def fit(self, out: Path, *, resume: bool = False) -> None:
+    def fit(self, out: Path, *, resume: bool = False, overwrite: bool = False) -> None:
         """Train to the end and write the run folder.
+
+        A run that fails before its first checkpoint leaves nothing: there would be nothing to resume.
 
         Args:
             out: Run folder.
             resume: Continue from its checkpoint, if there is one.
+            overwrite: Replace a run that is there.
         """
-        fresh = self.fabric.is_global_zero and self._open(out, resume)
-        try:
+        if not self.fabric.is_global_zero:
             self._fit(out, resume)
-        except BaseException:
-            if fresh and not (out / names.CHECKPOINT).exists():  # nothing to resume from
-                shutil.rmtree(out, ignore_errors=True)
-            raise
+            return
+        with self._opened(out, resume, overwrite):
+            self._fit(out, resume)
 
     def _fit(self, out: Path, resume: bool) -> None:
         self.fabric.barrier()
@@ -281,22 +294,34 @@ class Trainer:
                 "or set training.precision to fp32"
             )
 
-    def _open(self, out: Path, resume: bool) -> bool:
-        """Begin a run folder, or go on with the one that is there; says whether it began one."""
-        if resume and (out / names.RECIPE).exists():
-            _expect_same_recipe(self.recipe, out)
-            return False
-        clear_run(out)
-        with output_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-        speakers = {"speakers": self.batches.speakers, "classes": self.batches.classes}
-        try:
-            _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
-            _write_text(out / names.RECIPE, self.recipe.to_yaml())
-        except BaseException:
-            shutil.rmtree(out, ignore_errors=True)
-            raise
-        return True
+    @contextlib.contextmanager
+    def _opened(self, out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
+        """Begin a run folder, or go on with the one that is there, while no other process writes to it."""
+        going_on = resume and (out / names.RECIPE).exists()
+        if not going_on:
+            refuse_foreign(out)
+            refuse_overwrite(out, overwrite or resume)
+        with parent_folders(out):
+            with output_errors(out):
+                out.mkdir(exist_ok=True)
+            lock = lock_run(out)
+            try:
+                if going_on:
+                    expect_same_recipe(self.recipe, out)
+                else:
+                    clear_run(out)
+                    speakers = {"speakers": self.batches.speakers, "classes": self.batches.classes}
+                    _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
+                    _write_text(out / names.RECIPE, self.recipe.to_yaml())
+                yield
+            except BaseException:
+                if not going_on and not (out / names.CHECKPOINT).exists():
+                    shutil.rmtree(out, ignore_errors=True)
+                raise
+            finally:
+                if lock is not None:
+                    (out / names.LOCK).unlink(missing_ok=True)
+                    lock.close()
 
     def _save_weights(self, out: Path) -> None:
         if self.fabric.is_global_zero:
@@ -376,61 +401,3 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 def _write_text(path: Path, text: str) -> None:
     with atomic_file(path, overwrite=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _expect_same_recipe(recipe: Recipe, out: Path) -> None:
-    try:
-        begun = (out / names.RECIPE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OutputError(
-            f"{out / names.RECIPE} cannot be read, so the run cannot be resumed; train to another folder"
-        ) from error
-    if begun != recipe.to_yaml():
-        raise OutputError(
-            f"{out} was begun with another recipe than the one given, so it cannot be resumed; give the same one "
-            f"({out / names.RECIPE}), or another folder"
-        )
-
-
-def _expect_inputs_outside(recipe: Recipe, out: Path) -> None:
-    """What a run is made from must not lie where the run is written: overwriting would destroy it."""
-    given = {"the corpus": recipe.corpus, "the teacher": recipe.distillation.teacher if recipe.distillation else ""}
-    for what, folder in given.items():
-        path = Path(os.path.realpath(folder))
-        if folder and Path(os.path.realpath(out)) in (path, *path.parents):
-            raise OutputError(f"{out} holds {what}, {folder}; choose another --out")
-
-
-def _expect_rate(recipe: Recipe, corpus_rate_hz: int) -> None:
-    expected = recipe.model.features.sample_rate_hz
-    if expected != corpus_rate_hz:
-        raise RecipeError(
-            f"model.features.sample_rate_hz: {expected} Hz given, but the corpus was prepared at {corpus_rate_hz} Hz; "
-            f"set it to {corpus_rate_hz}, or prepare the corpus at {expected} Hz"
-        )
-
-
-def _expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
-    shortest_s = model.min_samples / recipe.model.features.sample_rate_hz
-    if recipe.data.crop_s < shortest_s:
-        raise TrainingError(
-            f"data.crop_s: {recipe.data.crop_s} s given; this model needs {shortest_s:.3f} s or more to see one frame"
-        )
-
-
-def _expect_teacher_rate(teacher: Run, corpus_rate_hz: int) -> None:
-    theirs = teacher.recipe.model.features.sample_rate_hz
-    if theirs != corpus_rate_hz:
-        raise TrainingError(
-            f"the teacher {teacher.folder} listens at {theirs} Hz, but the corpus was prepared at {corpus_rate_hz} Hz; "
-            f"prepare the corpus at {theirs} Hz, or take a teacher trained at {corpus_rate_hz} Hz"
-        )
-
-
-def _expect_same_speakers(teacher: Run, speakers: list[str]) -> None:
-    if teacher.speakers != speakers:
-        both = len(set(teacher.speakers) & set(speakers))
-        raise TrainingError(
-            f"the teacher {teacher.folder} knows {len(teacher.speakers)} speakers and the corpus has {len(speakers)}, "
-            f"{both} of them in common; label-level methods expect the teacher's own corpus: {teacher.recipe.corpus}"
-        )
