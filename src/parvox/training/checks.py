@@ -1,0 +1,86 @@
+"""What must hold before training begins; each raises one line that says what does not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
+from parvox.models import SpeakerModel
+from parvox.training import run as names
+from parvox.training.recipe import Recipe
+from parvox.training.run import Run
+
+_SUMMARISED = {"parameters", "best_dev_eer", "seconds", "precision"}
+
+
+def expect_summary(run: Run) -> None:
+    """Raise `ModelFileError` unless the run's summary says what a command tells of a run."""
+    missing = _SUMMARISED - run.summary.keys()
+    if missing:
+        raise ModelFileError(
+            f"{run.folder / names.SUMMARY} lacks {', '.join(sorted(missing))}; restore the run folder or train again"
+        )
+
+
+def expect_same_recipe(recipe: Recipe, out: Path) -> None:
+    """Raise `OutputError` unless the run in `out` was begun with this recipe."""
+    try:
+        begun = (out / names.RECIPE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(
+            f"{out / names.RECIPE} cannot be read, so the run cannot be resumed; train to another folder"
+        ) from error
+    if begun != recipe.to_yaml():
+        raise OutputError(
+            f"{out} was begun with another recipe than the one given, so it cannot be resumed; give the same one "
+            f"({out / names.RECIPE}), or another folder"
+        )
+
+
+def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
+    """What a run is made from must not lie where the run is written: overwriting would destroy it."""
+    given = {"the corpus": recipe.corpus, "the teacher": recipe.distillation.teacher if recipe.distillation else ""}
+    for what, folder in given.items():
+        path = Path(os.path.realpath(folder))
+        if folder and Path(os.path.realpath(out)) in (path, *path.parents):
+            raise OutputError(f"{out} holds {what}, {folder}; choose another --out")
+
+
+def expect_rate(recipe: Recipe, corpus_rate_hz: int) -> None:
+    """Raise `RecipeError` unless the model listens at the corpus's rate."""
+    expected = recipe.model.features.sample_rate_hz
+    if expected != corpus_rate_hz:
+        raise RecipeError(
+            f"model.features.sample_rate_hz: {expected} Hz given, but the corpus was prepared at {corpus_rate_hz} Hz; "
+            f"set it to {corpus_rate_hz}, or prepare the corpus at {expected} Hz"
+        )
+
+
+def expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
+    """Raise `TrainingError` where a crop is too short for one frame."""
+    shortest_s = model.min_samples / recipe.model.features.sample_rate_hz
+    if recipe.data.crop_s < shortest_s:
+        raise TrainingError(
+            f"data.crop_s: {recipe.data.crop_s} s given; this model needs {shortest_s:.3f} s or more to see one frame"
+        )
+
+
+def expect_teacher_rate(teacher: Run, corpus_rate_hz: int) -> None:
+    """Raise `TrainingError` unless the teacher listens at the corpus's rate."""
+    theirs = teacher.recipe.model.features.sample_rate_hz
+    if theirs != corpus_rate_hz:
+        raise TrainingError(
+            f"the teacher {teacher.folder} listens at {theirs} Hz, but the corpus was prepared at {corpus_rate_hz} Hz; "
+            f"prepare the corpus at {theirs} Hz, or take a teacher trained at {corpus_rate_hz} Hz"
+        )
+
+
+def expect_same_speakers(teacher: Run, speakers: list[str]) -> None:
+    """Raise `TrainingError` unless the teacher was trained on the corpus's speakers, in the same order."""
+    if teacher.speakers != speakers:
+        both = len(set(teacher.speakers) & set(speakers))
+        raise TrainingError(
+            f"the teacher {teacher.folder} knows {len(teacher.speakers)} speakers and the corpus has {len(speakers)}, "
+            f"{both} of them in common; label-level methods expect the teacher's own corpus: {teacher.recipe.corpus}"
+        )
