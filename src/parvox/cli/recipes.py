@@ -48,7 +48,7 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
     from parvox.training.trainer import train
 
     run = train(recipe, out, resume=own["resume"], overwrite=own["overwrite"])
-    if rank_zero_only.rank != 0:  # several processes train, one speaks
+    if getattr(rank_zero_only, "rank", 0) != 0:  # several processes train, one speaks
         return
     if own["json"]:
         print(json.dumps({"run": str(out), **run.summary}))
