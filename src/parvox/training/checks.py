@@ -40,7 +40,11 @@ def expect_same_recipe(recipe: Recipe, out: Path) -> None:
 
 def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
     """What a run is made from must not lie where the run is written: overwriting would destroy it."""
-    given = {"the corpus": recipe.corpus, "the teacher": recipe.distillation.teacher if recipe.distillation else ""}
+    given = {
+        "the corpus": recipe.corpus,
+        "the teacher": recipe.distillation.teacher if recipe.distillation else "",
+        "the run to start from": recipe.init,
+    }
     for what, folder in given.items():
         path = Path(os.path.realpath(folder))
         if folder and Path(os.path.realpath(out)) in (path, *path.parents):

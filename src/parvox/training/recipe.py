@@ -26,6 +26,7 @@ from parvox.models.speaker_model import HEADS
 from parvox.registry import Registry
 from parvox.settings import Parser, add_settings, build_settings, one_line, parse
 from parvox.training.settings import TrainingSettings
+from parvox.training.start import laid_over, recipe_path
 
 DEFAULT_MODEL = "ecapa_tdnn"
 DEFAULT_LOSS = "aam_softmax"
@@ -69,6 +70,8 @@ class Recipe:
     augmentation: AugmentationSettings
     training: TrainingSettings
     distillation: DistillationSettings | None = None
+    init: str = ""
+    """Run folder whose weights the training starts from; nothing for random ones."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
@@ -87,6 +90,7 @@ class Recipe:
         sections: dict[str, Any] = {
             "corpus": self.corpus,
             "seed": self.seed,
+            **({"init": self.init} if self.init else {}),
             "model": model,
             "loss": {"name": LOSSES.name_of(self.loss), **_plain(self.loss)},
         }
@@ -178,6 +182,9 @@ def parse_recipe(
         The parsed values by section.
     """
     data = {**(defaults or {}), **(read_yaml(path) if path else {})}
+    init = _chosen(argv, "init", {"name": data["init"]} if data.get("init") else {}, "")
+    if init and "model" not in data:  # what such a recipe leaves out is as in the run it starts from
+        data, path = laid_over(read_yaml(recipe_path(init)), data), path or recipe_path(init)
     model = _section(data, "model")
     encoder = ENCODERS[_chosen(argv, "model.name", model, DEFAULT_MODEL)]
     default_pooling = getattr(encoder.settings, "default_pooling")  # noqa: B009
@@ -190,6 +197,12 @@ def parse_recipe(
         extend(parser)
     parser.add_argument("--corpus", type=str, default="", help="Folder of a prepared corpus (parvox prepare).")
     parser.add_argument("--seed", type=int, default=1, help="Decides weights, order and every random draw.")
+    parser.add_argument(
+        "--init",
+        type=str,
+        default="",
+        help="Finished run to start from: its weights and, unless the recipe has a model section, its recipe.",
+    )
     _add_choice(parser, ENCODERS, encoder.name, "model", encoder.settings)
     parser.add_argument(
         "--model.embedding_dim",
@@ -241,6 +254,7 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
     return Recipe(
         corpus=values["corpus"],
         seed=values["seed"],
+        init=values["init"],
         model=ModelSettings(
             encoder=build_settings(encoder.settings, model),
             pooling=build_settings(POOLINGS[pooling.pop("name")].settings, pooling),

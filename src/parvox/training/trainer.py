@@ -43,6 +43,7 @@ from parvox.training.module import SPEAKER_TERM, TrainedModule, make_optimizer
 from parvox.training.recipe import Recipe
 from parvox.training.run import Run, clear_run, load_run, lock_run, refuse_foreign
 from parvox.training.schedule import learning_rate
+from parvox.training.start import start_from
 from parvox.training.teacher import Teacher
 
 _READ_LOSS_EVERY = 10  # steps; reading a value back makes an accelerator wait
@@ -121,6 +122,8 @@ class Trainer:
         model = SpeakerModel(recipe.model)
         expect_crop(recipe, model)
         classifier = recipe.loss.build(recipe.model.embedding_dim, self.batches.classes)
+        if recipe.init:
+            start_from(load_run(Path(recipe.init)), recipe, self.batches.speakers, model, classifier)
         distillation = recipe.distillation
         self.teacher = Teacher.load(Path(distillation.teacher), self.fabric.device) if distillation else None
         if self.teacher:
