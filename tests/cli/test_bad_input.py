@@ -231,6 +231,38 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "a misspelt empty section": (recipe("training:", "trainign: {}\ntraining:"), TRAIN, "did you mean 'training'"),
     "an empty teacher": (nothing, [*DISTIL, ""], "distillation.teacher: nothing given"),
     "info of a bad recipe": (recipe("epochs", "epochz"), ["info", "r.yaml"], "did you mean 'training.epochs'"),
+    # models that do not go together; said before any corpus is looked for
+    **{
+        f"a model that does not fit together: {kind}": (
+            nothing,
+            ["train", "--corpus", "none", "--out", "out", *options],
+            words,
+        )
+        for kind, options, words in (
+            ("unknown", ["--model.name", "ecapa"], "unknown model 'ecapa': did you mean 'ecapa_tdnn'"),
+            (
+                "heads that do not divide the channels",
+                ["--model.name", "xvector", "--model.pooling.name", "mqmha", "--model.pooling.heads", "7"],
+                "mqmha: 7 heads with frames of 1500 channels",
+            ),
+            (
+                "sub-bands that do not divide the bins",
+                ["--model.name", "bc_cmt", "--model.features.bins", "64"],
+                "64 feature bins given",
+            ),
+            ("a crop of less than a frame", ["--model.name", "xvector", "--data.crop_s", "0.1"], "needs 0.165 s"),
+            (
+                "a token on an encoder without tokens",
+                ["--model.name", "xvector", "--model.pooling.name", "class_token"],
+                "class_token: given an encoder that takes no tokens",
+            ),
+        )
+    },
+    "as many confused speakers as speakers": (
+        nothing,
+        [*TRAIN, "--loss.top_k", "6"],
+        "top_k 6 with 6 training speakers",
+    ),
     # trial lists and splits
     "unknown utterance, prepare": (
         text("t", "1 spk00/utt0 nobody/utt9"),

@@ -105,8 +105,11 @@ class Trainer:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.settings = recipe.training
-        self.corpus = PreparedCorpus.load(Path(recipe.corpus))
         self.fabric, self.precision = make_fabric(self.settings)
+        torch.manual_seed(recipe.seed)
+        model = SpeakerModel(recipe.model)
+        expect_crop(recipe, model)
+        self.corpus = PreparedCorpus.load(Path(recipe.corpus))
         self.batches = Batches(
             self.corpus,
             recipe.data,
@@ -118,9 +121,6 @@ class Trainer:
         )
         expect_rate(recipe, self.batches.sample_rate_hz)
         self.augmenter = Augmenter(self.batches.sample_rate_hz)
-        torch.manual_seed(recipe.seed)
-        model = SpeakerModel(recipe.model)
-        expect_crop(recipe, model)
         classifier = recipe.loss.build(recipe.model.embedding_dim, self.batches.classes)
         if recipe.init:
             start_from(load_run(Path(recipe.init)), recipe, self.batches.speakers, model, classifier)
