@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from parvox.distillation.contract import Side
+from parvox.distillation.contract import Pair
 from parvox.errors import RecipeError
+from parvox.models.speaker_model import SpeakerModel
 
 
 def weight_not_negative(method: str, weight: float) -> None:
@@ -18,12 +19,38 @@ def positive_temperature(method: str, temperature: float) -> None:
         raise RecipeError(f"distillation.{method}.temperature: {temperature} given; expected more than 0")
 
 
-def expect_same_classes(method: str, student: Side, teacher: Side) -> None:
-    """Raise `RecipeError` where the two classifiers do not have as many speakers."""
-    ours, theirs = student.classifier.classes, teacher.classifier.classes
+def expect_labels(method: str, pair: Pair) -> None:
+    """Raise `RecipeError` for speech without labels."""
+    if not pair.labelled:
+        raise RecipeError(
+            f"distillation.{method}: speech without speaker labels given, and this method needs them; use methods "
+            "that do not, such as distillation.embedding"
+        )
+
+
+def expect_same_classes(method: str, pair: Pair) -> None:
+    """Raise `RecipeError` where the two classifiers do not have as many speakers, or there is none."""
+    ours, theirs = pair.student.classes, pair.teacher.classes
+    if not theirs:
+        raise RecipeError(
+            f"distillation.{method}: the teacher {pair.teacher.name} has no speaker classifier, and this method "
+            "needs one; give it one with parvox fit-head, or use distillation.embedding"
+        )
     if ours != theirs:
         raise RecipeError(
             f"distillation.{method}: a student of {ours} speaker classes and a teacher of {theirs} given; label-level "
             "methods expect the same speakers: train both on one corpus with equal data.speed_perturbation, or use "
             "distillation.embedding"
         )
+
+
+def expect_models(method: str, pair: Pair) -> tuple[SpeakerModel, SpeakerModel]:
+    """Student and teacher as Parvox models; raise `RecipeError` for a teacher that shows its embedding only."""
+    student, teacher = pair.student.model, pair.teacher.model
+    if student is None or teacher is None:
+        side = pair.student if student is None else pair.teacher
+        raise RecipeError(
+            f"distillation.{method}: {side.name} shows its embedding only, and this method looks inside; take a "
+            "teacher trained by Parvox, or use distillation.embedding"
+        )
+    return student, teacher

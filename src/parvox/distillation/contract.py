@@ -1,19 +1,22 @@
 """What a distillation method sees, and what it owes.
 
-A method is a module that looks at the student's and the frozen teacher's view of one batch and returns named loss
-terms. What it needs from the pair it checks when it is built, before any data is read.
+A method is a module that looks at the student's and the teacher's view of one batch and returns named loss terms.
+What it needs from the pair it checks when it is built, before any data is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from parvox.data.batch import Batch
+from parvox.errors import RecipeError
 from parvox.losses.margin import SpeakerLoss
-from parvox.models.contract import SpeakerOutput
+from parvox.models.contract import EncoderOutput
 from parvox.models.speaker_model import SpeakerModel
 from parvox.registry import Registry
 
@@ -24,37 +27,117 @@ class View:
     No dataclass on purpose: engines that cast or copy the inputs of a module would reach into one.
 
     Args:
-        output: What the model gave; embedding (batch, embedding_dim).
-        classifier: The model's own speaker head.
-        labels: (batch,) int64 true speakers.
+        embedding: (batch, embedding_dim), not length-normalised.
+        classifier: The model's own speaker head; None where it has none.
+        labels: (batch,) int64 true speakers; None for speech without labels.
+        encoded: What is inside the model, for methods that look there; None for models that do not show it.
+        features: (batch, frames, bins) that the model was given; None where it makes its own.
+        again: The same model's view of other features of the same utterances, such as erased ones.
+        batch: Which utterances these are, and how they were cut.
     """
 
-    def __init__(self, output: SpeakerOutput, classifier: SpeakerLoss, labels: Tensor) -> None:
-        self.output = output
+    def __init__(
+        self,
+        embedding: Tensor,
+        classifier: SpeakerLoss | None = None,
+        labels: Tensor | None = None,
+        *,
+        encoded: EncoderOutput | None = None,
+        features: Tensor | None = None,
+        again: Callable[[Tensor], View] | None = None,
+        batch: Batch | None = None,
+    ) -> None:
+        self.embedding = embedding
         self.classifier = classifier
         self.labels = labels
+        self.encoded = encoded
+        self.features = features
+        self.again = again
+        self.batch = batch
+
+    @classmethod
+    def of(
+        cls,
+        model: SpeakerModel,
+        classifier: SpeakerLoss | None,
+        features: Tensor,
+        labels: Tensor | None,
+        batch: Batch | None = None,
+    ) -> View:
+        """The view of a Parvox model; every attribute is there.
+
+        Args:
+            model: Whose view.
+            classifier: Its speaker head.
+            features: (batch, frames, bins).
+            labels: (batch,) int64, or None.
+            batch: Which utterances these are.
+        """
+        output = model.embed_features(features)
+
+        def again(others: Tensor) -> View:
+            return cls.of(model, classifier, others, labels, batch)
+
+        return cls(
+            output.embedding, classifier, labels, encoded=output.encoded, features=features, again=again, batch=batch
+        )
 
     @cached_property
     def free_logits(self) -> Tensor:
         """(batch, classes), scaled, without margin."""
-        return self.classifier.logits(self.output.embedding)
+        return self._head.logits(self.embedding)
 
     @cached_property
     def margin_logits(self) -> Tensor:
         """(batch, classes), scaled, with the margin at the true speaker."""
-        return self.classifier.logits(self.output.embedding, self.labels)
+        return self._head.logits(self.embedding, self.labels)
 
     def logits(self, margin: bool) -> Tensor:
         """(batch, classes) with or without margin; computed once a batch however many methods ask."""
         return self.margin_logits if margin else self.free_logits
 
+    @property
+    def _head(self) -> SpeakerLoss:
+        if self.classifier is None:
+            raise RecipeError("a model without a speaker classifier was asked for logits")
+        return self.classifier
 
-@dataclass
+
+@dataclass(frozen=True)
 class Side:
-    """One of the pair, as a method sees it when it is built."""
+    """One of the pair, as a method sees it when it is built.
 
-    model: SpeakerModel
-    classifier: SpeakerLoss
+    Attributes:
+        name: What messages call it, such as a folder.
+        embedding_dim: Size of its embeddings.
+        classes: Speakers that its classifier knows; 0 without a classifier.
+        model: The model itself, if it is Parvox's; None for one that shows its embedding only.
+    """
+
+    name: str
+    embedding_dim: int
+    classes: int
+    model: SpeakerModel | None = None
+
+    @classmethod
+    def of(cls, name: str, model: SpeakerModel, classifier: SpeakerLoss | None) -> Side:
+        """A Parvox model's side."""
+        return cls(name, model.settings.embedding_dim, classifier.classes if classifier else 0, model)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Who learns from whom, and from what speech.
+
+    Attributes:
+        student: Who learns.
+        teacher: From whom.
+        labelled: Whether the speech says who speaks.
+    """
+
+    student: Side
+    teacher: Side
+    labelled: bool = True
 
 
 class DistillationMethod(nn.Module):
@@ -83,7 +166,7 @@ class MethodSettings(Protocol):
         """Weight of the method's terms in the sum."""
         ...
 
-    def build(self, student: Side, teacher: Side) -> DistillationMethod:
+    def build(self, pair: Pair) -> DistillationMethod:
         """The method for this pair.
 
         Raises:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parvox.distillation.checks import weight_not_negative
-from parvox.distillation.contract import METHODS, DistillationMethod, Side, View
+from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 from parvox.errors import RecipeError
 
 
@@ -28,9 +28,9 @@ class EmbeddingSettings:
     def __post_init__(self) -> None:
         weight_not_negative("embedding", self.weight)
 
-    def build(self, student: Side, teacher: Side) -> EmbeddingDistillation:
+    def build(self, pair: Pair) -> EmbeddingDistillation:
         """The method for this pair; without a projector their embeddings must be of one size."""
-        sizes = student.model.settings.embedding_dim, teacher.model.settings.embedding_dim
+        sizes = pair.student.embedding_dim, pair.teacher.embedding_dim
         if self.projector == "never" and sizes[0] != sizes[1]:
             raise RecipeError(
                 f"distillation.embedding: a student of {sizes[0]} and a teacher of {sizes[1]} dimensions given, "
@@ -57,8 +57,8 @@ class EmbeddingDistillation(DistillationMethod):
 
     def forward(self, student: View, teacher: View, progress: float) -> dict[str, Tensor]:
         """The term `embedding_cosine` or `embedding_mse`."""
-        projected = self.projector(student.output.embedding).float()
-        target = teacher.output.embedding.float()
+        projected = self.projector(student.embedding).float()
+        target = teacher.embedding.float()
         if self.settings.distance == "cosine":
             return {"embedding_cosine": (1 - F.cosine_similarity(projected, target)).mean()}
         return {"embedding_mse": (projected - target).square().sum(-1).mean()}

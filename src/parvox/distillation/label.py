@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from parvox.distillation.checks import expect_same_classes, positive_temperature, weight_not_negative
-from parvox.distillation.contract import METHODS, DistillationMethod, Side, View
+from parvox.distillation.checks import expect_labels, expect_same_classes, positive_temperature, weight_not_negative
+from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 
 
 @METHODS.register("label", source="Hinton et al. 2015; for speakers Wang et al., ICASSP 2019")
@@ -27,9 +27,11 @@ class LabelSettings:
         weight_not_negative("label", self.weight)
         positive_temperature("label", self.temperature)
 
-    def build(self, student: Side, teacher: Side) -> LabelDistillation:
+    def build(self, pair: Pair) -> LabelDistillation:
         """The method for this pair; their classifiers must know the same speakers."""
-        expect_same_classes("label", student, teacher)
+        expect_same_classes("label", pair)
+        if self.margin:
+            expect_labels("label", pair)
         return LabelDistillation(self)
 
 

@@ -10,6 +10,7 @@ from parvox.models import SpeakerModel
 from parvox.training import run as names
 from parvox.training.recipe import Recipe
 from parvox.training.run import Run
+from parvox.training.teachers import Teacher
 
 _SUMMARISED = {"parameters", "best_dev_eer", "seconds", "precision"}
 
@@ -70,21 +71,21 @@ def expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
         )
 
 
-def expect_teacher_rate(teacher: Run, corpus_rate_hz: int) -> None:
+def expect_teacher_rate(teacher: Teacher, corpus_rate_hz: int) -> None:
     """Raise `TrainingError` unless the teacher listens at the corpus's rate."""
-    theirs = teacher.recipe.model.features.sample_rate_hz
+    theirs = teacher.sample_rate_hz
     if theirs != corpus_rate_hz:
         raise TrainingError(
-            f"the teacher {teacher.folder} listens at {theirs} Hz, but the corpus was prepared at {corpus_rate_hz} Hz; "
-            f"prepare the corpus at {theirs} Hz, or take a teacher trained at {corpus_rate_hz} Hz"
+            f"the teacher {teacher.side.name} listens at {theirs} Hz, but the corpus was prepared at {corpus_rate_hz} "
+            f"Hz; prepare the corpus at {theirs} Hz, or take a teacher trained at {corpus_rate_hz} Hz"
         )
 
 
-def expect_same_speakers(teacher: Run, speakers: list[str]) -> None:
-    """Raise `TrainingError` unless the teacher was trained on the corpus's speakers, in the same order."""
-    if teacher.speakers != speakers:
+def expect_same_speakers(teacher: Teacher, speakers: list[str]) -> None:
+    """Raise `TrainingError` unless a teacher's classifier knows the corpus's speakers, in the same order."""
+    if teacher.speakers is not None and teacher.speakers != speakers:
         both = len(set(teacher.speakers) & set(speakers))
         raise TrainingError(
-            f"the teacher {teacher.folder} knows {len(teacher.speakers)} speakers and the corpus has {len(speakers)}, "
-            f"{both} of them in common; label-level methods expect the teacher's own corpus: {teacher.recipe.corpus}"
+            f"the teacher {teacher.side.name} knows {len(teacher.speakers)} speakers and the corpus has "
+            f"{len(speakers)}, {both} of them in common; label-level methods expect the teacher's own corpus"
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from parvox.distillation.contract import MethodSettings, Side, View
+from parvox.distillation.contract import MethodSettings, Pair, Side, View
 from parvox.losses.margin import SpeakerLoss
 from parvox.models import SpeakerModel
+from parvox.training.teachers import Inputs
 
 SPEAKER_TERM = "speaker"
 
@@ -19,7 +20,7 @@ class TrainedModule(nn.Module):
         model: The student.
         classifier: Its speaker head.
         methods: Settings of the distillation methods, by name.
-        teacher: The teacher they look at; never a part of this module.
+        teacher: What the teacher they look at can show; it is never a part of this module.
         speaker_weight: Weight of the speaker loss beside the methods' terms.
     """
 
@@ -38,26 +39,27 @@ class TrainedModule(nn.Module):
         self.methods = nn.ModuleDict()
         self.weights = {name: settings.weight for name, settings in (methods or {}).items()}
         if teacher is not None:
-            side = Side(model, classifier)
-            self.methods.update({name: settings.build(side, teacher) for name, settings in (methods or {}).items()})
+            pair = Pair(Side.of("the student", model, classifier), teacher)
+            self.methods.update({name: settings.build(pair) for name, settings in (methods or {}).items()})
 
     def forward(
-        self, features: Tensor, labels: Tensor, teacher: View | None = None, progress: float = 0.0
+        self, inputs: Inputs, teacher: View | None = None, progress: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch.
 
         Args:
-            features: (batch, frames, bins).
-            labels: (batch,) int64.
+            inputs: The batch.
             teacher: The teacher's result on the same batch.
             progress: Fraction of the training done.
 
         Returns:
             The weighted sum, and each term unweighted and detached, by name.
         """
-        view = View(self.model.embed_features(features), self.classifier, labels)
-        speaker = nn.functional.cross_entropy(view.margin_logits.float(), labels)
-        total, terms = self.speaker_weight * speaker, {SPEAKER_TERM: speaker.detach()}
+        view = View.of(self.model, self.classifier, inputs.features, inputs.labels, inputs.batch)
+        total, terms = torch.zeros((), device=inputs.features.device), {}
+        if inputs.labels is not None:
+            speaker = nn.functional.cross_entropy(view.margin_logits.float(), inputs.labels)
+            total, terms[SPEAKER_TERM] = self.speaker_weight * speaker, speaker.detach()
         for name, method in self.methods.items():
             for term, value in method(view, teacher, progress).items():
                 total = total + self.weights[name] * value

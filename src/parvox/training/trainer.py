@@ -44,7 +44,7 @@ from parvox.training.recipe import Recipe
 from parvox.training.run import Run, clear_run, load_run, lock_run, refuse_foreign
 from parvox.training.schedule import learning_rate
 from parvox.training.start import start_from
-from parvox.training.teacher import Teacher
+from parvox.training.teachers import Inputs, load_teacher
 
 _READ_LOSS_EVERY = 10  # steps; reading a value back makes an accelerator wait
 
@@ -125,10 +125,10 @@ class Trainer:
         if recipe.init:
             start_from(load_run(Path(recipe.init)), recipe, self.batches.speakers, model, classifier)
         distillation = recipe.distillation
-        self.teacher = Teacher.load(Path(distillation.teacher), self.fabric.device) if distillation else None
+        self.teacher = load_teacher(distillation.teacher, model, self.fabric.device) if distillation else None
         if self.teacher:
-            expect_teacher_rate(self.teacher.run, self.batches.sample_rate_hz)
-            expect_same_speakers(self.teacher.run, self.batches.speakers)
+            expect_teacher_rate(self.teacher, self.batches.sample_rate_hz)
+            expect_same_speakers(self.teacher, self.batches.speakers)
         self.module = TrainedModule(
             model,
             classifier,
@@ -243,14 +243,11 @@ class Trainer:
             waveforms = self.augmenter.augment_waveforms(batch)
             features, _ = self.model.extract_features(waveforms)
             features = self.augmenter.augment_features(features, batch)
-            view = None
-            if self.teacher:
-                theirs = features
-                if self.teacher.model.settings.features != self.model.settings.features:
-                    theirs, _ = self.teacher.model.extract_features(waveforms)
-                with self.fabric.autocast():
-                    view = self.teacher.view(theirs, batch.labels)
-        loss, terms = self.wrapped(features, batch.labels, view, fraction)
+        inputs, view = Inputs(waveforms, features, batch.labels, batch), None
+        if self.teacher:
+            with self.fabric.autocast():
+                view = self.teacher.view(inputs)
+        loss, terms = self.wrapped(inputs, view, fraction)
         return loss, terms
 
     def _end_epoch(self, epoch: int, out: Path, log: RunLog | None, started: float) -> None:

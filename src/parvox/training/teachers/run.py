@@ -1,0 +1,48 @@
+"""A teacher trained by Parvox, in its run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from parvox.distillation.contract import Side, View
+from parvox.models import SpeakerModel
+from parvox.training.run import Run, load_run
+from parvox.training.teachers.contract import Inputs, Teacher
+
+
+class RunTeacher(Teacher):
+    """A finished run, in evaluation mode.
+
+    Args:
+        run: The run.
+        student: Who learns; where both have the same front end, features are computed once for the two.
+        device: Where the student trains.
+    """
+
+    def __init__(self, run: Run, student: SpeakerModel, device: torch.device) -> None:
+        self.model = run.model.to(device).eval().requires_grad_(False)
+        self.classifier = run.classifier.to(device).eval().requires_grad_(False)
+        self.side = Side.of(str(run.folder), self.model, self.classifier)
+        self.sample_rate_hz = run.recipe.model.features.sample_rate_hz
+        self.speakers = run.speakers
+        self._shares_features = self.model.settings.features == student.settings.features
+
+    @classmethod
+    def load(cls, folder: Path, student: SpeakerModel, device: torch.device) -> RunTeacher:
+        """The teacher in a run folder.
+
+        Raises:
+            ModelFileError: the folder holds no finished run.
+        """
+        return cls(load_run(folder), student, device)
+
+    # Not inference_mode: what it gives is saved for the student's backward pass, which such tensors do not allow.
+    @torch.no_grad()
+    def view(self, inputs: Inputs) -> View:
+        """See `Teacher.view`."""
+        features = inputs.features
+        if not self._shares_features:
+            features, _ = self.model.extract_features(inputs.waveforms)
+        return View.of(self.model, self.classifier, features, inputs.labels, inputs.batch)
