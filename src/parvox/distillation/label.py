@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from parvox.distillation.alignment import instance_alignment
 from parvox.distillation.checks import expect_labels, expect_same_classes, positive_temperature, weight_not_negative
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 
@@ -49,10 +49,5 @@ class LabelDistillation(DistillationMethod):
     def forward(self, student: View, teacher: View, progress: float) -> dict[str, Tensor]:
         """The term `label_kl`."""
         temperature, margin = self.settings.temperature, self.settings.margin
-        divergence = F.kl_div(
-            F.log_softmax(student.logits(margin).float() / temperature, dim=-1),
-            F.log_softmax(teacher.logits(margin).float() / temperature, dim=-1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return {"label_kl": temperature**2 * divergence}
+        term = instance_alignment(student.logits(margin), teacher.logits(margin), temperature)
+        return {"label_kl": term}
