@@ -15,7 +15,7 @@ ALLOWED = {
     "data": {"corpora"},
     "models": set(),
     "losses": set(),
-    "distillation": {"models", "losses"},
+    "distillation": {"data", "models", "losses"},
     "runtime": set(),
     "evaluation": {"corpora", "data", "models", "runtime", "training"},
     "training": {"corpora", "data", "models", "losses", "distillation", "evaluation"},
