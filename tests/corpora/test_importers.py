@@ -317,7 +317,7 @@ class TestCnCeleb:
     def test_its_own_trials(self, cnceleb: Path) -> None:
         for root, prefix in ((cnceleb, ""), (cnceleb.parent, "CN-Celeb_flac/")):
             listing = import_cnceleb(root)
-            assert listing.trials == [
+            assert listing.trial_lists["test"].trials == [
                 Trial(f"{prefix}eval/enroll/id00800-enroll.wav", f"{prefix}eval/test/{test}.wav", target)
                 for test, target in (("id00800-singing-01-001", True), ("id00801-interview-03-002", False))
             ]

@@ -8,11 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from parvox.cli.parsing import call
+from parvox.corpora.join_settings import JoinSettings
 
 if TYPE_CHECKING:
     from parvox.corpora.prepared import PreparedCorpus
 
-Importer = Literal["folder", "csv", "voxceleb1", "voxceleb2", "cnceleb", "librispeech", "musan", "rirs"]
+Importer = Literal[
+    "folder",
+    "csv",
+    "voxceleb1",
+    "voxceleb2",
+    "cnceleb",
+    "librispeech",
+    "musan",
+    "rirs",
+    "rsr2015-part1",
+    "rsr2015-part2",
+    "rsr2015-part3",
+    "deepmine",
+    "audiomnist",
+    "himia",
+]
 
 
 def main(argv: list[str]) -> None:
@@ -24,6 +40,7 @@ def prepare(
     importer: Importer,
     root: Path,
     out: Path,
+    join: JoinSettings,
     name: str | None = None,
     split_by: Literal["corpus", "source", "speaker"] = "corpus",
     dev_fraction: float = 0.1,
@@ -34,6 +51,7 @@ def prepare(
     trials: Path | None = None,
     trials_per_split: int = 50_000,
     nontargets_per_target: int = 10,
+    text_dependent: bool = False,
     noise: list[Path] | None = None,
     rirs: list[Path] | None = None,
     noise_test_fraction: float = 0.2,
@@ -57,6 +75,7 @@ def prepare(
             corpus, or musan or rirs, whose result serves as --noise or --rirs of another corpus.
         root: The folder of recordings; nothing is written there.
         out: The folder to write.
+        join: Phrases joined from recordings of single words.
         name: What to call the corpus (default: the importer's name, or the folder's for folder and csv).
         split_by: corpus: the corpus's own partition, and what that leaves open by source; source: every source in
             every split; speaker: all speakers alike.
@@ -68,6 +87,8 @@ def prepare(
         trials: Trial list for test, lines '1 enrol-id test-id' as VoxCeleb's; its speakers become the test split.
         trials_per_split: Trials to draw for dev, and for test without a list.
         nontargets_per_target: Non-target trials for each target trial.
+        text_dependent: Draw trials for which the phrase counts as well as the speaker, of the kinds target-correct,
+            target-wrong, impostor-correct and impostor-wrong; unasked for RSR2015, DeepMine, HI-MIA and joined phrases.
         noise: Take noises from these prepared corpora or folders of recordings.
         rirs: Take room impulse responses from these prepared corpora or folders of recordings.
         noise_test_fraction: Share of noises and impulse responses kept for tests.
@@ -101,6 +122,8 @@ def prepare(
         trials=trials,
         trials_per_split=trials_per_split,
         nontargets_per_target=nontargets_per_target,
+        text_dependent=text_dependent,
+        join=join,
         noise=tuple(noise or ()),
         rirs=tuple(rirs or ()),
         noise_test_fraction=noise_test_fraction,
@@ -124,6 +147,10 @@ def summary(corpus: PreparedCorpus) -> str:
             line += f"   trials: {split.target_trials:,} target, {split.nontarget_trials:,} non-target"
             line += f" ({split.trials_from.split(' (')[0]})"
         lines.append(line)
+        if split.kinds:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in split.kinds.items())
+            voices = f", {split.voices:,} voices enrolled" if split.voices else ""
+            lines.append(f"        {split.phrases:,} phrases{voices}; trials: {kinds}")
     for label, key in (("noise", "noise"), ("rirs", "rir")):
         count, kept = info.clips.get(key, 0), info.clips.get(f"{key}-test", 0)
         if count or kept:

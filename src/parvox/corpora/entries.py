@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from parvox.audio import AUDIO_SUFFIXES
-from parvox.corpora.trials import Trial
+from parvox.corpora.trials import TrialList
 from parvox.errors import CorpusError
 
 Split = Literal["train", "dev", "test"]
@@ -21,6 +21,18 @@ UNDECODED_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".amr", ".3gp", 
 """Sound in containers that libsndfile does not open; such files are listed as rejected rather than passed over."""
 
 CONVERT = "convert it to FLAC first, for instance: ffmpeg -i IN.m4a -ac 1 -ar 16000 OUT.flac"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One word of an utterance joined from recordings of single words."""
+
+    id: str
+    """The recording it was taken from."""
+    text: str
+    start_s: float
+    """Within the utterance."""
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +58,8 @@ class Entry:
     """The rate it was recorded at, where that is known to differ from the file's."""
     split: Split | None = None
     """Where the corpus's own partition puts it."""
+    pieces: tuple[Piece, ...] = ()
+    """The recordings it was joined from; empty for one that was recorded as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +77,10 @@ class Listing:
 
     entries: list[Entry]
     rejected: list[Rejected] = field(default_factory=list)
-    trials: list[Trial] | None = None
-    """The corpus's own test trials."""
-    trials_name: str = ""
+    trial_lists: dict[Split, TrialList] = field(default_factory=dict)
+    """The corpus's own trials."""
+    text_dependent: bool = False
+    """Whether the phrase counts as well as the speaker."""
     synthetic: bool = False
     licences: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

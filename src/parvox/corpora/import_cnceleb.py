@@ -7,7 +7,7 @@ from pathlib import Path
 
 from parvox.corpora.entries import Entry, Listing, Rejected, check_root, find_recordings, undecoded
 from parvox.corpora.import_folder import UniqueIds, require_some
-from parvox.corpora.trials import Trial
+from parvox.corpora.trials import Trial, TrialList
 from parvox.errors import CorpusError, TrialError
 
 EXPECTED = "CN-Celeb's data/idNNNNN/GENRE-NN-NNN.flac, and for CN-Celeb1 dev/dev.lst and eval/"
@@ -61,8 +61,7 @@ def import_cnceleb(root: Path) -> Listing:
     require_some(listing, root, EXPECTED)
     lists = _first(root, "eval/lists/trials.lst")
     if lists:
-        listing.trials = _read_trials(lists, root)
-        listing.trials_name = "eval/lists/trials.lst"
+        listing.trial_lists["test"] = TrialList(_read_trials(lists, root), "eval/lists/trials.lst")
     return listing
 
 

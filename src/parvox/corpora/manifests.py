@@ -24,6 +24,7 @@ def make_cut(entry: Entry, facts: Facts, sample_rate_hz: int) -> Cut:
     the mean of a microphone array's channels is no place in a room. Another rate is changed while reading.
     """
     from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+    from lhotse.supervision import AlignmentItem
 
     from parvox.corpora.downmix import ParvoxDownmix
 
@@ -49,6 +50,12 @@ def make_cut(entry: Entry, facts: Facts, sample_rate_hz: int) -> Cut:
         }
         return cut
     cut.custom = {"content": facts.content}
+    custom: dict[str, Any] = {"session": entry.session, "source": entry.source, "recording": entry.recording}
+    alignment = None
+    if entry.pieces:
+        custom["pieces"] = [piece.id for piece in entry.pieces]
+        words = [AlignmentItem(piece.text, piece.start_s, piece.duration_s) for piece in entry.pieces]
+        alignment = {"word": words}
     cut.supervisions = [
         SupervisionSegment(
             id=entry.id,
@@ -59,7 +66,8 @@ def make_cut(entry: Entry, facts: Facts, sample_rate_hz: int) -> Cut:
             language=entry.language,
             speaker=entry.speaker,
             gender=entry.gender,
-            custom={"session": entry.session, "source": entry.source, "recording": entry.recording},
+            custom=custom,
+            alignment=alignment,
         )
     ]
     return cut

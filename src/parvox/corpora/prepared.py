@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parvox.corpora.phrases import phrase_of
 from parvox.corpora.trials import Trial, read_trials
 from parvox.errors import CorpusError, nearest
 
@@ -33,6 +34,12 @@ class SplitInfo:
     nontarget_trials: int = 0
     trials_from: str = ""
     """How its trial list came about; empty without one."""
+    voices: int = 0
+    """Voices enrolled with several utterances, which the trials' first sides then name."""
+    phrases: int = 0
+    """Different phrases, where they count."""
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Trials by kind, where phrases count; those of the kind target-wrong-reordered are target-wrong too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,8 @@ class CorpusInfo:
     sample_rate_hz: int
     fingerprint: str
     """SHA-256 over manifests and trial lists; equal for the same recordings, labels and trials, wherever they lie."""
+    text_dependent: bool = False
+    """Whether a target must say the same phrase; the phrase is the text of the supervision."""
     sources: list[str] = field(default_factory=list)
     licences: list[str] = field(default_factory=list)
     splits: dict[str, SplitInfo] = field(default_factory=dict)
@@ -121,8 +130,27 @@ class PreparedCorpus:
         """
         return sorted({cut.supervisions[0].speaker for cut in self.cuts(split, lazy=True)})
 
+    def phrases(self, split: str) -> list[str]:
+        """The phrases that the utterances of a split say, sorted; `parvox.corpora.phrases.phrase_of` tells each one's.
+
+        Raises:
+            CorpusError: There is no such split, its manifest is damaged, or an utterance has no text.
+        """
+        return sorted({phrase_of(cut) for cut in self.cuts(split, lazy=True)})
+
+    def enrolments(self, split: str) -> Path | None:
+        """The list of voices that the trials of a split name, lines ``voice-id utterance-id …``.
+
+        None where the trials name utterances on both sides.
+
+        Raises:
+            CorpusError: There is no such split, or the list is missing.
+        """
+        self._known(split)
+        return self._require(f"{split}.enrolments") if self.info.splits[split].voices else None
+
     def trials(self, split: str) -> list[Trial]:
-        """The trials of a split.
+        """The trials of a split. Where it has `enrolments`, their first sides name voices.
 
         Raises:
             CorpusError: There is no such split, or it has no trial list.
@@ -134,6 +162,19 @@ class PreparedCorpus:
             why = f" ({notes[0].removeprefix(f'{split}: ')})" if notes else ""
             raise CorpusError(f"{self.folder} has no trials for {split}{why}; give a trial list, or another corpus")
         return read_trials(self._require(f"{split}.trials"))
+
+    def utterance_trials(self, split: str) -> list[Trial]:
+        """The trials of a split between utterances alone: the first of its utterances stands for a voice.
+
+        Raises:
+            CorpusError: There is no such split, or it has no trial list.
+            TrialError: The trial list is damaged.
+        """
+        trials, path = self.trials(split), self.enrolments(split)
+        if path is None:
+            return trials
+        first = {fields[0]: fields[1] for fields in map(str.split, path.read_text(encoding="utf-8").splitlines())}
+        return [Trial(first[enrol], test, target) for enrol, test, target in trials]
 
     def noise(self, *, test: bool = False) -> CutSet | None:
         """Background noises for augmentation, or those kept for tests; None if there are none."""
@@ -161,6 +202,8 @@ class PreparedCorpus:
             fingerprint.add_cuts(split, self.cuts(split, lazy=True))
             if info.trials_from:
                 fingerprint.add_file(f"{split}.trials", self._require(f"{split}.trials"))
+            if info.voices:
+                fingerprint.add_file(f"{split}.enrolments", self._require(f"{split}.enrolments"))
         for name in self.info.clips:
             fingerprint.add_cuts(name, self._clips(name) or [])
         return fingerprint.hexdigest()

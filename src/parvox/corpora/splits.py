@@ -40,6 +40,7 @@ def split_speakers(
     settings: SplitSettings,
     *,
     test_speakers: frozenset[str] = frozenset(),
+    dev_speakers: frozenset[str] = frozenset(),
     fixed: Mapping[str, Split] | None = None,
 ) -> dict[str, Split]:
     """Which split each speaker belongs to.
@@ -51,18 +52,25 @@ def split_speakers(
         entries: Utterances.
         settings: How to deal.
         test_speakers: Speakers that must be in test, because a trial list names them.
+        dev_speakers: Speakers that must be in dev, because a trial list names them.
         fixed: A split for every speaker, from a file; nothing is dealt then.
 
     Raises:
-        CorpusError: There are too few speakers, one has no split in `fixed`, or `fixed` contradicts `test_speakers`.
+        CorpusError: There are too few speakers, one has no split in `fixed`, or a speaker named by a trial list would
+            be in two splits.
     """
+    if both := test_speakers & dev_speakers:
+        raise CorpusError(
+            f"{len(both)} speakers, such as {min(both)!r}, are in the trial lists of dev and of test; expected lists "
+            "that share no speaker"
+        )
     own: dict[str, set[Split]] = {}
     sources: dict[str, Counter[str]] = {}
     for entry in entries:
         own.setdefault(entry.speaker, set()).update([entry.split] if entry.split else [])
         sources.setdefault(entry.speaker, Counter())[entry.source] += 1
     if fixed is not None:
-        return _from_file(sorted(own), fixed, test_speakers)
+        return _from_file(sorted(own), fixed, {"test": test_speakers, "dev": dev_speakers})
     splits: dict[str, Split] = {}
     if settings.by == "corpus":  # a speaker on both sides of the corpus's own partition is held out
         for speaker, found in own.items():
@@ -70,6 +78,7 @@ def split_speakers(
                 if split in found and speaker not in splits:
                     splits[speaker] = split
     splits.update(dict.fromkeys(test_speakers & own.keys(), "test"))
+    splits.update(dict.fromkeys(dev_speakers & own.keys(), "dev"))
     pool: dict[str, list[str]] = {}
     for speaker in sorted(own.keys() - splits.keys(), key=lambda name: _rank(settings.seed, name)):
         counts = sources[speaker]
@@ -146,19 +155,22 @@ def _share(size: int, fraction: float) -> int:
     return max(round(fraction * size), 2 if size >= 5 else 1)
 
 
-def _from_file(speakers: list[str], fixed: Mapping[str, Split], test_speakers: frozenset[str]) -> dict[str, Split]:
+def _from_file(
+    speakers: list[str], fixed: Mapping[str, Split], named: Mapping[Split, frozenset[str]]
+) -> dict[str, Split]:
     missing = [speaker for speaker in speakers if speaker not in fixed]
     if missing:
         raise CorpusError(
             f"the split file has no line for {len(missing)} of {len(speakers)} speakers, such as {missing[0]!r}; "
             "expected a line speaker,split for each"
         )
-    for speaker in sorted(test_speakers):
-        if fixed.get(speaker, "test") != "test":
-            raise CorpusError(
-                f"the split file puts {speaker!r} into {fixed[speaker]}, but the trial list tests that speaker; "
-                "put it into test, or leave one of the files out"
-            )
+    for split, held in named.items():
+        for speaker in sorted(held):
+            if fixed.get(speaker, split) != split:
+                raise CorpusError(
+                    f"the split file puts {speaker!r} into {fixed[speaker]}, but the trial list of {split} names that "
+                    f"speaker; put it into {split}, or leave one of the files out"
+                )
     return {speaker: fixed[speaker] for speaker in speakers}
 
 

@@ -1,12 +1,12 @@
-"""Fit a given trial list, VoxCeleb's or one's own, to the utterances of a corpus."""
+"""Fit a given trial list, a corpus's own or the user's, to the utterances of a corpus."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parvox.corpora.entries import Entry, utterance_id
-from parvox.corpora.trials import Trial
+from parvox.corpora.trials import Trial, TrialList
 from parvox.errors import TrialError
 
 
@@ -18,51 +18,62 @@ class GivenTrials:
         trials: In the list's order.
         speakers: All who occur in it.
         notes: What a reader of results should know.
+        voices: Which utterances enrol which voice, where the trials' first sides name voices.
     """
 
     trials: list[Trial]
     speakers: frozenset[str]
     notes: list[str]
+    voices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def given_trials(
-    trials: Sequence[Trial], entries: Sequence[Entry], rejected_paths: Collection[str], name: str
+    listed: TrialList, entries: Sequence[Entry], rejected_paths: Collection[str], *, text_dependent: bool = False
 ) -> GivenTrials:
     """Translate the ids of a trial list; they may carry a suffix, as VoxCeleb's do, whatever the files' own is.
 
-    Trials with a recording that was rejected are left out and counted.
+    Trials with a recording that was rejected are left out and counted. A voice loses all its trials with any of its
+    recordings.
 
     Args:
-        trials: As read.
+        listed: As read.
         entries: The usable utterances.
         rejected_paths: Paths of the recordings left out, relative to the corpus's root.
-        name: What to call the list.
+        text_dependent: Whether a target must say the same phrase.
 
     Raises:
-        TrialError: It names an utterance that the corpus does not have at all, or no trial remains.
+        TrialError: It names an utterance or a voice that the corpus does not have at all, or no trial remains.
     """
-    speaker_of = {entry.id: entry.speaker for entry in entries}
-    places: dict[str, str | None] = {}
-    tails: set[str] | None = None
+    name, trials = listed.name, listed.trials
+    places = _Places(entries, rejected_paths)
+    voices: dict[str, tuple[str, ...]] = {}
+    broken: set[str] = set()
+    for voice, utterances in listed.voices.items():
+        found = [places.find(given, f"{name}: voice {voice}") for given in utterances]
+        voices[voice] = tuple(place for place in found if place is not None)
+        if None in found:
+            broken.add(voice)
+    by_id = {entry.id: entry for entry in entries}
     kept: list[Trial] = []
     mislabelled = 0
+    used: set[str] = set()
     for number, trial in enumerate(trials, 1):
-        for given in trial[:2]:
-            if given in places:
-                continue
-            stem = utterance_id(given)
-            places[given] = next((known for known in (given, stem) if known in speaker_of), None)
-            if places[given] is None:
-                tails = tails if tails is not None else _tails(rejected_paths)
-                if given not in tails and stem not in tails:
-                    raise TrialError(
-                        f"{name}: trial {number} names {given!r}, but the corpus has no such recording; "
-                        f"expected ids such as {next(iter(speaker_of))!r}"
-                    )
-        enrol, test = places[trial.enrol], places[trial.test]
-        if enrol is not None and test is not None:
-            kept.append(Trial(enrol, test, trial.target))
-            mislabelled += (speaker_of[enrol] == speaker_of[test]) != trial.target
+        where = f"{name}: trial {number}"
+        test = places.find(trial.test, where)
+        enrol: str | None
+        if listed.voices:
+            if trial.enrol not in voices:
+                raise TrialError(f"{where} names voice {trial.enrol!r}, which nothing enrols")
+            enrol = None if trial.enrol in broken else trial.enrol
+        else:
+            enrol = places.find(trial.enrol, where)
+        if enrol is None or test is None:
+            continue
+        first, second = by_id[voices[enrol][0] if listed.voices else enrol], by_id[test]
+        same = first.speaker == second.speaker and (not text_dependent or first.text == second.text)
+        mislabelled += same != trial.target
+        kept.append(Trial(enrol, test, trial.target))
+        used.add(enrol)
     if not kept:
         raise TrialError(f"{name}: not one of its {len(trials)} trials can be used; their recordings were rejected")
     notes = []
@@ -73,9 +84,38 @@ def given_trials(
             "results do not compare with those of the whole list"
         )
     if mislabelled:
-        notes.append(f"{name}: {mislabelled} trials are labelled otherwise than the speakers say; kept as they are")
-    speakers = frozenset(speaker_of[name] for trial in kept for name in trial[:2])
-    return GivenTrials(kept, speakers, notes)
+        what = "speakers and phrases say" if text_dependent else "speakers say"
+        notes.append(f"{name}: {mislabelled} trials are labelled otherwise than the {what}; kept as they are")
+    voices = {voice: utterances for voice, utterances in voices.items() if voice in used}
+    named = TrialList(kept, name, voices).utterances()
+    return GivenTrials(kept, frozenset(by_id[utterance].speaker for utterance in named), notes, voices)
+
+
+class _Places:
+    """The corpus's own id for each id that a list gives."""
+
+    def __init__(self, entries: Sequence[Entry], rejected_paths: Collection[str]) -> None:
+        self._known = {entry.id for entry in entries}
+        self._example = entries[0].id
+        self._rejected = rejected_paths
+        self._tails: set[str] | None = None
+        self._found: dict[str, str | None] = {}
+
+    def find(self, given: str, where: str) -> str | None:
+        """The id; None if the recording was rejected."""
+        if given in self._found:
+            return self._found[given]
+        stem = utterance_id(given)
+        found = next((known for known in (given, stem) if known in self._known), None)
+        if found is None:
+            self._tails = self._tails if self._tails is not None else _tails(self._rejected)
+            if given not in self._tails and stem not in self._tails:
+                raise TrialError(
+                    f"{where} names {given!r}, but the corpus has no such recording; "
+                    f"expected ids such as {self._example!r}"
+                )
+        self._found[given] = found
+        return found
 
 
 def _tails(paths: Collection[str]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from parvox.corpora.entries import Entry
 from parvox.corpora.trials import Trial
 
 Integers = NDArray[np.int64]
+Allowed = Callable[[Integers], NDArray[np.bool_]]
+"""Which of (pairs, 2) places may be drawn."""
 
 _MAX_UTTERANCES = 1500  # of one speaker, for all their pairs are laid out
 _ROUNDS = 50
@@ -38,8 +40,8 @@ def draw_trials(
     """
     entries = sorted(entries, key=lambda entry: entry.id)
     rng = np.random.default_rng(list(seed))
-    targets = _draw_targets(entries, max(total // (1 + nontargets_per_target), 1), rng)
-    nontargets = _draw_nontargets(entries, len(targets) * nontargets_per_target, rng)
+    targets = same_speaker_pairs(entries, max(total // (1 + nontargets_per_target), 1), rng)
+    nontargets = other_speaker_pairs(entries, len(targets) * nontargets_per_target, rng)
     if not len(targets) or not len(nontargets):
         return []
     ids = [entry.id for entry in entries]
@@ -53,8 +55,20 @@ def _numbers(names: Sequence[object]) -> Integers:
     return np.unique(np.array([str(name) for name in names]), return_inverse=True)[1].astype(np.int64)
 
 
-def _draw_targets(entries: Sequence[Entry], wanted: int, rng: np.random.Generator) -> Integers:
-    """(targets, 2) places in `entries`."""
+def same_speaker_pairs(
+    entries: Sequence[Entry], wanted: int, rng: np.random.Generator, allowed: Allowed | None = None
+) -> Integers:
+    """Pairs of utterances of one speaker, drawn as `draw_trials` draws targets.
+
+    Args:
+        entries: Utterances, sorted by id.
+        wanted: Pairs wanted at the most.
+        rng: Draws.
+        allowed: Which pairs come into question, if not all.
+
+    Returns:
+        (pairs, 2) places in `entries`.
+    """
     speakers = _numbers([entry.speaker for entry in entries])
     recordings = _numbers([entry.recording or entry.id for entry in entries])
     sessions = _numbers([entry.session for entry in entries])
@@ -74,6 +88,8 @@ def _draw_targets(entries: Sequence[Entry], wanted: int, rng: np.random.Generato
         first, second = np.triu_indices(len(utterances), 1)
         pairs = np.stack([utterances[first], utterances[second]], axis=1)
         pairs = pairs[recordings[pairs[:, 0]] != recordings[pairs[:, 1]]]
+        if allowed is not None:
+            pairs = pairs[allowed(pairs)]
         across = pairs[sessions[pairs[:, 0]] != sessions[pairs[:, 1]]]
         pairs = across if len(across) else pairs
         found.append(pairs[rng.choice(len(pairs), min(len(pairs), most), replace=False)])
@@ -99,10 +115,18 @@ def _level(counts: Integers, wanted: int, rng: np.random.Generator) -> Integers:
     return shares
 
 
-def _draw_nontargets(entries: Sequence[Entry], wanted: int, rng: np.random.Generator) -> Integers:
-    """(non-targets, 2) places in `entries`; fewer than wanted where so many do not exist.
+def other_speaker_pairs(entries: Sequence[Entry], wanted: int, rng: np.random.Generator) -> Integers:
+    """Pairs of utterances of two speakers, drawn as `draw_trials` draws non-targets.
 
     The units that meet are a speaker's utterances of one source.
+
+    Args:
+        entries: Utterances, sorted by id.
+        wanted: Pairs wanted; fewer come where so many do not exist.
+        rng: Draws.
+
+    Returns:
+        (pairs, 2) places in `entries`.
     """
     units = _numbers([f"{entry.source}\0{entry.speaker}" for entry in entries])
     order = np.argsort(units, kind="stable")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,29 @@ class Trial(NamedTuple):
     """One question put to a system: is the voice of `enrol` that of `test`?"""
 
     enrol: str
-    """Utterance id."""
+    """Utterance id; of a voice, where several utterances enrol one."""
     test: str
     """Utterance id."""
     target: bool
-    """Whether it is the same speaker."""
+    """Whether it is the same speaker, and the same phrase where phrases count."""
+
+
+@dataclass
+class TrialList:
+    """Trials that come with a corpus."""
+
+    trials: list[Trial]
+    name: str
+    """The file they come from, for people."""
+    voices: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Which utterances enrol which voice, where the trials' first sides name voices; else empty."""
+
+    def utterances(self) -> set[str]:
+        """Ids of all utterances that it needs."""
+        named = {trial.test for trial in self.trials}
+        if self.voices:
+            return named | {utterance for utterances in self.voices.values() for utterance in utterances}
+        return named | {trial.enrol for trial in self.trials}
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -67,3 +86,17 @@ def write_trials(path: Path, trials: Iterable[Trial], *, overwrite: bool = False
                     f"trial ids {trial.enrol!r} and {trial.test!r}: empty or with white space; rename them"
                 )
             file.write(f"{int(trial.target)} {trial.enrol} {trial.test}\n")
+
+
+def write_enrolments(path: Path, voices: Mapping[str, Sequence[str]], *, overwrite: bool = False) -> None:
+    """Write lines ``voice-id utterance-id …``, whole or not at all.
+
+    Raises:
+        TrialError: An id holds white space, which the format cannot express.
+        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
+    """
+    with atomic_file(path, overwrite=overwrite) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for voice, utterances in sorted(voices.items()):
+            if any(len(name.split()) != 1 for name in (voice, *utterances)):
+                raise TrialError(f"voice {voice!r}: an id is empty or has white space; rename it")
+            file.write(" ".join((voice, *utterances)) + "\n")

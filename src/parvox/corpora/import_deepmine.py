@@ -1,0 +1,205 @@
+"""The `deepmine` importer: Part 1 of DeepMine, fixed phrases in Persian and English, as handed out for challenges.
+
+DeepMine: Zeinali, Burget, Černocký, "A multi purpose and large scale speech corpus in Persian and English for speaker
+and speech recognition: the DeepMine database", ASRU 2019. The data was not at hand.
+
+Sourced, from public code that reads it (the Kaldi-style recipe of Villalba for task 1 of the SdSV challenge 2020, and
+scripts for task 1 of the TdSV challenge 2024) and from the challenges' plans (arXiv 1912.06311, 2404.13428):
+
+- ``docs/train_labels.txt``: a line of headings, then recording, speaker, phrase; recordings in ``wav/train``.
+- ``docs/model_enrollment.txt``: headings, then model, phrase and three recordings in ``wav/enrollment``.
+- ``docs/trials.txt``: headings, then model and recording in ``wav/evaluation``. The challenge of 2024 has
+  ``dev_model_enrollment.txt`` and ``dev_trials.txt``, ``eval_model_enrollment.txt`` and ``eval_trials.txt``, with a
+  third column TC, TW, IC or IW. Some training utterances of 2024 have the phrase FT, free text.
+
+Assumed: recordings end in ``.wav`` or any other suffix that is read; wherever there is a third column it holds those
+four kinds. Who speaks in enrolment and test recordings was never published. It follows from the kinds, as far as it
+does: a test of kind TC or TW is by the model's speaker. Recordings that no such trial ties to a model count as speakers
+of their own, and models that none ties together as different speakers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parvox.corpora.entries import Entry, Listing, Rejected, Split, check_root, find_recordings, undecoded
+from parvox.corpora.import_folder import UniqueIds, require_some
+from parvox.corpora.trials import Trial, TrialList
+from parvox.errors import CorpusError, TrialError
+
+EXPECTED = (
+    "DeepMine's docs/train_labels.txt and wav/train, and docs/model_enrollment.txt and docs/trials.txt for trials"
+)
+FREE_TEXT = "FT"
+
+_LISTS: tuple[tuple[Split, str], ...] = (("dev", "dev_"), ("test", "eval_"), ("test", ""))
+_KINDS = ("TC", "TW", "IC", "IW")
+
+
+def import_deepmine(root: Path) -> Listing:
+    """List Part 1 of DeepMine: labelled utterances for training, and the trials whose kinds are told.
+
+    Trial lists without kinds cannot be scored; their recordings are left out. Where no list tells kinds, dev and test
+    speakers are dealt from the training part.
+
+    Raises:
+        CorpusError: `root` is missing or holds no recording of this layout.
+        TrialError: A list is damaged or contradicts itself.
+    """
+    root = check_root(root, EXPECTED)
+    labels = {name: (speaker, phrase) for name, speaker, phrase, *_ in _rows(root / "docs" / "train_labels.txt", 3)}
+    listing = Listing([], text_dependent=True)
+    evaluations = []
+    for split, prefix in _LISTS:
+        found = _read_lists(root / "docs", prefix, listing.notes)
+        if found is not None and split not in listing.trial_lists:
+            listing.trial_lists[split] = found.listed
+            evaluations.append((split, found))
+    known: dict[str, tuple[str, str | None]] = {f"train/{name}": label for name, label in labels.items()}
+    splits: dict[str, Split] = {}
+    for split, evaluation in evaluations:
+        for name, label in evaluation.labels().items():
+            if splits.setdefault(name, split) != split:
+                raise TrialError(f"{root / 'docs'}: {name} is in the lists of dev and of test; expected one")
+            known[name] = label
+    _list_recordings(root, known, splits, listing)
+    require_some(listing, root, EXPECTED)
+    missing = {name for name in known if name.startswith("train/")} - {entry.id for entry in listing.entries}
+    if missing:
+        listing.notes.append(f"{len(missing)} recordings of train_labels.txt are not in wav/train")
+    if evaluations:
+        listing.notes.append("speakers of enrolment and test recordings are inferred from the kinds of trials")
+    return listing
+
+
+def _list_recordings(
+    root: Path, known: Mapping[str, tuple[str, str | None]], splits: Mapping[str, Split], listing: Listing
+) -> None:
+    names = UniqueIds()
+    for path in find_recordings(root):
+        rejected = undecoded(path)
+        place = path.removeprefix("wav/").rpartition(".")[0]
+        if rejected is None and not path.startswith("wav/"):
+            rejected = Rejected(path, "unlisted", f"not part of DeepMine: expected {EXPECTED}")
+        if rejected is None and place not in known:
+            rejected = Rejected(path, "no speaker", "no list tells who speaks in it")
+        if rejected is not None:
+            listing.rejected.append(rejected)
+            continue
+        speaker, phrase = known[place]
+        name = names.add(path.removeprefix("wav/"))
+        listing.entries.append(
+            Entry(
+                path=root / path,
+                id=name,
+                source="deepmine",
+                speaker=speaker,
+                recording=name,
+                text=None if phrase == FREE_TEXT else phrase,
+                split=splits.get(place),
+            )
+        )
+
+
+@dataclass
+class _Evaluation:
+    """Enrolments and trials of one list, and who speaks in them as far as the kinds tell."""
+
+    where: str
+    listed: TrialList
+    phrase_of: dict[str, str | None] = field(default_factory=dict)
+    parent: dict[str, str] = field(default_factory=dict)
+
+    def same_speaker(self, model: str, utterance: str) -> None:
+        one, other = sorted((self.speaker(model), self.speaker(utterance)))
+        self.parent[other] = one
+
+    def speaker(self, name: str) -> str:
+        """The first, in order of names, of all that are known to be by the same speaker."""
+        while self.parent.setdefault(name, name) != name:
+            self.parent[name] = name = self.parent[self.parent[name]]
+        return name
+
+    def says(self, utterance: str, phrase: str, line: str) -> None:
+        if self.phrase_of.setdefault(utterance, phrase) != phrase:
+            raise TrialError(
+                f"{self.where}: {line!r} has {utterance} say phrase {phrase}, others {self.phrase_of[utterance]}; "
+                "correct the list"
+            )
+
+    def labels(self) -> dict[str, tuple[str, str | None]]:
+        """Speaker and phrase of each recording, by its place under ``wav``."""
+        found: dict[str, tuple[str, str | None]] = {}
+        for model, utterances in self.listed.voices.items():
+            for utterance in utterances:
+                found[utterance] = (self.speaker(model), self.phrase_of[model])
+        for trial in self.listed.trials:
+            found[trial.test] = (self.speaker(trial.test), self.phrase_of.get(trial.test))
+        return found
+
+
+def _read_lists(docs: Path, prefix: str, notes: list[str]) -> _Evaluation | None:
+    """Enrolments and trials; None where there are none, or none with kinds."""
+    models_path, trials_path = docs / f"{prefix}model_enrollment.txt", docs / f"{prefix}trials.txt"
+    if not models_path.is_file() or not trials_path.is_file():
+        return None
+    found = _Evaluation(str(trials_path), TrialList([], f"docs/{trials_path.name}"))
+    for model, phrase, *files in _rows(models_path, 3):
+        found.listed.voices[model] = tuple(f"enrollment/{file}" for file in files)
+        found.phrase_of[model] = phrase
+    rows = _rows(trials_path, 2)
+    if not any(len(row) > 2 for row in rows):
+        notes.append(f"docs/{trials_path.name} tells no kinds of trials, so nothing can be scored with it")
+        return None
+    for row in rows:
+        line = " ".join(row)
+        if len(row) < 3 or row[2] not in _KINDS:
+            raise TrialError(
+                f"{trials_path}: {line[:60]!r} is no trial; expected 'model recording' and TC, TW, IC or IW"
+            )
+        model, file, kind = row[:3]
+        if model not in found.listed.voices:
+            raise TrialError(f"{trials_path}: {line[:60]!r} names a model that {models_path.name} does not enrol")
+        test = f"evaluation/{file}"
+        found.listed.trials.append(Trial(model, test, kind == "TC"))
+        if kind in ("TC", "TW"):
+            found.same_speaker(model, test)
+        if kind in ("TC", "IC"):
+            found.says(test, str(found.phrase_of[model]), line)
+    _check(found, rows)
+    return found
+
+
+def _check(found: _Evaluation, rows: list[list[str]]) -> None:
+    """Refuse kinds that contradict what the others say."""
+    for row in rows:
+        model, test, kind = row[0], f"evaluation/{row[1]}", row[2]
+        same_speaker = found.speaker(model) == found.speaker(test)
+        same_phrase = found.phrase_of.get(test) == found.phrase_of[model]
+        if (same_speaker, same_phrase) != (kind[0] == "T", kind[1] == "C"):
+            raise TrialError(f"{found.where}: {' '.join(row)!r} contradicts other trials of the list; correct it")
+
+
+def _rows(path: Path, least: int) -> list[list[str]]:
+    """The fields of each line but the headings.
+
+    Raises:
+        CorpusError: The file is missing or no text, or a line has fewer fields than `least`.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is not a text file; unpack the corpus again") from error
+    except OSError as error:
+        raise CorpusError(f"cannot read {path}: {error.strerror or error}; expected {EXPECTED}") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if not fields or (number == 1 and fields[0].endswith("-id")):
+            continue
+        if len(fields) < least:
+            raise CorpusError(f"{path} line {number}: {line.strip()[:60]!r} given; expected {least} columns or more")
+        rows.append(fields)
+    return rows

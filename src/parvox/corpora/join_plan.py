@@ -1,0 +1,195 @@
+"""Which recordings of single words make which phrases."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from parvox.corpora.entries import Entry, utterance_id
+from parvox.corpora.join_settings import JoinSettings
+from parvox.errors import CorpusError
+
+Phrase = tuple[str, ...]
+
+_FEW = 100_000  # choices of words that may all be laid out
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A phrase to be joined.
+
+    Attributes:
+        id: Of the utterance.
+        words: The recordings, in the phrase's order.
+        recording: What it shares with every utterance that is made, wholly or in part, of the same recordings.
+    """
+
+    id: str
+    words: tuple[Entry, ...]
+    recording: str
+
+    @property
+    def text(self) -> str:
+        """The words, parted by spaces."""
+        return " ".join(str(entry.text) for entry in self.words)
+
+
+@dataclass
+class JoinPlan:
+    """All phrases of a corpus.
+
+    Attributes:
+        phrases: The list.
+        joints: What is to be joined, sorted by id.
+        notes: What a reader should know.
+    """
+
+    phrases: list[Phrase]
+    joints: list[Joint]
+    notes: list[str] = field(default_factory=list)
+
+
+def plan_joins(entries: Sequence[Entry], settings: JoinSettings, seed: int) -> JoinPlan:
+    """Choose the phrases, and for each speaker and session the recordings that say them.
+
+    A *take* uses each recording of a word once: the first take of every phrase is joined from the first recordings of
+    its words, the second from the second ones. Within a session, recordings come in an order drawn by hash. So no
+    recording is in two takes of one phrase. Utterances that share a recording, or any part of one continuous recording,
+    get the same `recording`, which keeps them from ever meeting in a trial.
+
+    Args:
+        entries: Recordings of single words, their word as text.
+        settings: What to join.
+        seed: Draws.
+
+    Raises:
+        CorpusError: No recording is of a single word, the words do not suffice, or the phrase list is damaged.
+    """
+    words = [entry for entry in entries if entry.text and len(entry.text.split()) == 1]
+    if not words:
+        raise CorpusError(
+            f"none of the {len(entries)} recordings has a text of one word, which phrases are joined from; expected "
+            "recordings of single words, such as digits"
+        )
+    phrases = _read_phrases(settings.phrase_list) if settings.phrase_list else _draw_phrases(words, settings, seed)
+    joints: list[Joint] = []
+    sittings: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in sorted(words, key=lambda entry: entry.id):
+        sittings.setdefault((entry.speaker, entry.session, entry.source), []).append(entry)
+    sessions = Counter(speaker for speaker, _, _ in sittings)
+    for (speaker, session, source), clips in sittings.items():
+        name = speaker if sessions[speaker] == 1 else f"{speaker}/{session}/{source}"
+        made = list(_takes(name, clips, phrases, settings.takes, seed))
+        joints += _grouped(made)
+    speakers, speaking = {entry.speaker for entry in words}, {joint.words[0].speaker for joint in joints}
+    if not joints:
+        raise CorpusError(
+            f"no speaker has the words of any phrase, such as {' '.join(phrases[0])!r}; give another list, or join "
+            "fewer words"
+        )
+    plan = JoinPlan(phrases, sorted(joints, key=lambda joint: joint.id))
+    if len(words) < len(entries):
+        plan.notes.append(f"join: {len(entries) - len(words)} recordings are not of a single word and were left out")
+    if silent := speakers - speaking:
+        plan.notes.append(f"join: {len(silent)} of {len(speakers)} speakers lack the words of every phrase")
+    return plan
+
+
+def _draw_phrases(words: Sequence[Entry], settings: JoinSettings, seed: int) -> list[Phrase]:
+    """Distinct choices of words, each in several orders, from the words that at least half of the speakers say."""
+    said = {(entry.speaker, str(entry.text)) for entry in words}
+    speakers = len({speaker for speaker, _ in said})
+    counts = Counter(word for _, word in said)
+    known = sorted(word for word, count in counts.items() if 2 * count >= speakers)
+    choices = -(-settings.phrases // settings.orders)
+    possible = math.comb(len(known), settings.words)
+    if possible < choices:
+        raise CorpusError(
+            f"join: {choices} different choices of {settings.words} words wanted, but only {possible} can be made of "
+            f"the {len(known)} words that half of the speakers say ({', '.join(known[:12]) or 'none'}); ask for fewer "
+            "phrases, fewer words or more orders, or give a phrase_list"
+        )
+    rng = np.random.default_rng([seed, settings.words])
+    if possible <= _FEW:
+        laid_out = list(itertools.combinations(known, settings.words))
+        drawn = [laid_out[place] for place in rng.choice(possible, choices, replace=False)]
+    else:
+        found: dict[Phrase, None] = {}
+        while len(found) < choices:
+            found[tuple(known[place] for place in sorted(rng.choice(len(known), settings.words, replace=False)))] = None
+        drawn = list(found)
+    phrases: list[Phrase] = []
+    for choice in drawn:
+        first = tuple(choice[place] for place in rng.permutation(settings.words))
+        orders = dict.fromkeys([first, first[::-1]])
+        while len(orders) < settings.orders:
+            orders[tuple(choice[place] for place in rng.permutation(settings.words))] = None
+        phrases += list(orders)[: settings.orders]
+    return phrases[: settings.phrases]
+
+
+def _read_phrases(path: Path) -> list[Phrase]:
+    try:
+        lines = [tuple(line.split()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"phrase list {path} is not a text file; expected a phrase a line") from error
+    except OSError as error:
+        raise CorpusError(f"cannot read phrase list {path}: {error.strerror or error}; check the path") from error
+    if not lines:
+        raise CorpusError(f"phrase list {path} is empty; expected a phrase a line, words parted by spaces")
+    repeated = [line for line, count in Counter(lines).items() if count > 1]
+    if repeated:
+        raise CorpusError(f"phrase list {path} holds {' '.join(repeated[0])!r} twice; expected each phrase once")
+    return lines
+
+
+def _takes(
+    name: str, clips: Sequence[Entry], phrases: Sequence[Phrase], most: int | None, seed: int
+) -> Iterator[tuple[str, tuple[Entry, ...]]]:
+    """Ids and recordings of what one speaker says in one session."""
+
+    def rank(entry: Entry) -> tuple[bytes, str]:
+        recording = entry.recording or entry.id
+        return hashlib.sha256(f"{seed}\0{recording}".encode()).digest(), entry.id
+
+    by_word: dict[str, list[Entry]] = {}
+    for clip in sorted(clips, key=rank):
+        by_word.setdefault(str(clip.text), []).append(clip)
+    for phrase in phrases:
+        needed = Counter(phrase)
+        takes = min(len(by_word.get(word, ())) // count for word, count in needed.items())
+        title = "-".join(_safe(word.replace("-", "~")).replace("/", "~") for word in phrase)
+        for take in range(takes if most is None else min(takes, most)):
+            places = {word: iter(range(take * count, (take + 1) * count)) for word, count in needed.items()}
+            chosen = tuple(by_word[word][next(places[word])] for word in phrase)
+            yield f"{_safe(name)}/{title}_{take}", chosen
+
+
+def _grouped(made: Sequence[tuple[str, tuple[Entry, ...]]]) -> list[Joint]:
+    """Utterances joined from the same recordings, directly or through others, get one name."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    recordings = [[entry.recording or entry.id for entry in words] for _, words in made]
+    for names in recordings:
+        for name in names[1:]:
+            one, other = sorted((root(names[0]), root(name)))
+            parent[other] = one
+    return [Joint(id, words, root(names[0])) for (id, words), names in zip(made, recordings, strict=True)]
+
+
+def _safe(name: str) -> str:
+    """`name` as part of an id and of a path below a folder."""
+    parts = [utterance_id(f"{part}.") for part in name.split("/")]
+    return "/".join(f"%2E{part[1:]}" if part.startswith(".") else part or "%" for part in parts)
