@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from parvox.errors import RecipeError
 from parvox.models.contract import mask_from_lengths
 
-_FULL_SCALE = 32768.0  # Kaldi's filterbanks are defined on 16-bit sample values
+FULL_SCALE = 32768.0
+"""What samples in [-1, 1] are multiplied by: Kaldi's filterbanks are defined on 16-bit sample values."""
 _ENERGY_FLOOR = 1.1920928955078125e-07  # Kaldi's: the float32 epsilon
 
 
@@ -136,15 +137,19 @@ class Fbank(nn.Module):
                 return self._compute(waveforms.float(), lengths)
         return self._compute(waveforms, lengths)
 
-    def _compute(self, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        frames = _frames(waveforms * _FULL_SCALE, self.settings.frame_length, self.settings.frame_shift)
+    def log_energies(self, waveforms: Tensor) -> Tensor:
+        """Log-mel energies (batch, frames, bins) of waveforms (batch, samples), their mean still in them."""
+        frames = _frames(waveforms * FULL_SCALE, self.settings.frame_length, self.settings.frame_shift)
         frames = frames - frames.mean(-1, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
         frames = (frames - self.settings.preemphasis * previous) * self.window
         half = self.cosine.shape[0]
         head, tail = frames[..., :half], frames[..., -half:].flip(-1)
         power = ((head + tail) @ self.cosine).square() + ((head - tail) @ self.sine).square()
-        features = (power @ self.mel).clamp(min=_ENERGY_FLOOR).log()  # (batch, frames, bins)
+        return (power @ self.mel).clamp(min=_ENERGY_FLOOR).log()
+
+    def _compute(self, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        features = self.log_energies(waveforms)
         if lengths is None:
             return features - features.mean(1, keepdim=True), None
         valid = self.lengths(lengths)
