@@ -156,9 +156,7 @@ def _read_lists(docs: Path, prefix: str, notes: list[str]) -> _Evaluation | None
     for row in rows:
         line = " ".join(row)
         if len(row) < 3 or row[2] not in _KINDS:
-            raise TrialError(
-                f"{trials_path}: {line[:60]!r} is no trial; expected 'model recording' and TC, TW, IC or IW"
-            )
+            raise TrialError(f"{trials_path}: {line[:60]!r} is no trial; expected 'model recording TC', TW, IC or IW")
         model, file, kind = row[:3]
         if model not in found.listed.voices:
             raise TrialError(f"{trials_path}: {line[:60]!r} names a model that {models_path.name} does not enrol")

@@ -133,10 +133,12 @@ class PreparedCorpus:
     def phrases(self, split: str) -> list[str]:
         """The phrases that the utterances of a split say, sorted; `parvox.corpora.phrases.phrase_of` tells each one's.
 
+        Utterances of free text, which have none, do not count.
+
         Raises:
-            CorpusError: There is no such split, its manifest is damaged, or an utterance has no text.
+            CorpusError: There is no such split, or its manifest is damaged.
         """
-        return sorted({phrase_of(cut) for cut in self.cuts(split, lazy=True)})
+        return sorted({phrase_of(cut) for cut in self.cuts(split, lazy=True) if cut.supervisions[0].text})
 
     def enrolments(self, split: str) -> Path | None:
         """The list of voices that the trials of a split name, lines ``voice-id utterance-id …``.

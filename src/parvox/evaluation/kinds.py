@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parvox.corpora.phrases import KINDS, REORDERED
 from parvox.evaluation.bootstrap import bootstrap
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.resampling import Weights, interval
 from parvox.evaluation.results import Estimate
 from parvox.evaluation.trials import Speakers, TrialIndex
-
-TARGET_CORRECT = "target-correct"
-KINDS = ("target-wrong", "impostor-correct", "impostor-wrong")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class KindResult:
     """One kind of trial that is to be rejected, against target-correct trials.
 
     Attributes:
-        kind: One of `KINDS`.
+        kind: One of `KINDS`, or `REORDERED`: those of the kind target-wrong that say the same words in another order.
         trials: How many there are.
         eer: Equal error rate.
         min_dcf: By p_target.
@@ -83,10 +81,14 @@ def measure_kinds(
     if speakers.same_text is None or speakers.same_text.all():
         return []
     kinds = trial_kinds(trials, speakers)
+    masks = {kind: kinds == number for number, kind in enumerate(KINDS, 1)}
+    if speakers.reordered is not None:
+        again = masks[KINDS[0]] & speakers.reordered
+        masks = {KINDS[0]: masks[KINDS[0]], REORDERED: again, **masks}
     found = []
-    for number, kind in enumerate(KINDS, 1):
-        rows = np.flatnonzero((kinds == 0) | (kinds == number))
-        count = int(np.count_nonzero(kinds == number))
+    for kind, wrong in masks.items():
+        rows = np.flatnonzero((kinds == 0) | wrong)
+        count = int(np.count_nonzero(wrong))
         if not count:
             continue
         target = kinds[rows] == 0

@@ -69,6 +69,8 @@ def load_questions(
 ) -> Questions:
     """Read trials and look up what they need.
 
+    With a split's own list come the voices that it names, and whether phrases count, as the corpus has them.
+
     Args:
         corpus: Where the utterances are.
         split: Whose utterances.
@@ -83,6 +85,9 @@ def load_questions(
     Raises:
         ParvoxError: the lists and the corpus do not go together; the message says how.
     """
+    if trials is None and not all_pairs:
+        enrolments = enrolments or corpus.enrolments(split)
+        text_dependent = text_dependent or corpus.info.text_dependent
     listed = None if enrolments is None else EnrolmentList.read(enrolments)
     if all_pairs:
         if trials is not None:

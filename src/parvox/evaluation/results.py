@@ -296,6 +296,11 @@ class Evaluation:
             for system in self.systems
         ]
         lines += aligned(table)
+        kinds = self.systems[0].kinds
+        if kinds:
+            table = [["EER against target-correct", *(f"{kind.kind} ({kind.trials:,})" for kind in kinds)]]
+            table += [[system.name, *(kind.eer.percent() for kind in system.kinds)] for system in self.systems]
+            lines += ["", *aligned(table)]
         for difference in self.differences:
             if difference.measure == "EER":
                 words = "differs" if difference.significant else "no clear difference"
@@ -342,6 +347,8 @@ def write_csv(path: Path, evaluation: Evaluation, *, overwrite: bool = False) ->
         }
         for p, estimate in system.min_dcf.items():
             row |= _columns(f"min_dcf_{p:g}", estimate)
+        for kind in system.kinds:
+            row |= _columns(f"eer_{kind.kind}", kind.eer)
         row |= {"level": evaluation.level, "replicates": evaluation.replicates, "seed": evaluation.seed}
         rows.append(row | evaluation.environment)
     with (

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parvox.corpora.phrases import word_key
 from parvox.corpora.trials import Trial, read_trials
 from parvox.errors import TrialError
 
@@ -183,10 +184,10 @@ class TrialIndex:
         of_id = np.array([place[speaker_of[utterance]] for utterance in self.ids], np.int32)
         enrol, test = of_id[self.enrol], of_id[self.test]
         same_text = np.ones(len(self), bool)
+        reordered = None
         if text_of is not None:
-            texts = {text: number for number, text in enumerate({text_of[utterance] for utterance in self.ids})}
-            text = np.array([texts[text_of[utterance]] for utterance in self.ids])
-            same_text = text[self.enrol] == text[self.test]
+            same_text = self._agree(text_of)
+            reordered = self._agree({name: word_key(text_of[name]) for name in self.ids}) & ~same_text
         wrong = np.flatnonzero(((enrol == test) & same_text) != self.target)
         if len(wrong):
             row = wrong[0]
@@ -195,7 +196,13 @@ class TrialIndex:
                 f"are {names[enrol[row]]} and {names[test[row]]}{'' if same_text[row] else ', its texts differ'}; "
                 "is the list of another corpus?"
             )
-        return Speakers(names, enrol, test, same_text)
+        return Speakers(names, enrol, test, same_text, reordered)
+
+    def _agree(self, values: Mapping[str, str]) -> NDArray[np.bool_]:
+        """(trials,) whether both sides have the same value."""
+        numbers = {value: number for number, value in enumerate({values[utterance] for utterance in self.ids})}
+        of_id = np.array([numbers[values[utterance]] for utterance in self.ids])
+        return np.asarray(of_id[self.enrol] == of_id[self.test])
 
     def _by_pair(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows ordered by pair, earlier rows first, and which of them begin a new pair."""
@@ -225,12 +232,14 @@ class Speakers:
         enrol: (trials,) int32, place in `names`.
         test: (trials,) int32, place in `names`.
         same_text: (trials,) whether both sides say the same text; true throughout where texts do not matter.
+        reordered: (trials,) whether they say the same words in different orders; None where texts do not matter.
     """
 
     names: list[str]
     enrol: NDArray[np.int32]
     test: NDArray[np.int32]
     same_text: NDArray[np.bool_] | None = None
+    reordered: NDArray[np.bool_] | None = None
 
 
 def unknown_utterances(what: str, unknown: Sequence[str], total: int) -> TrialError:

@@ -56,7 +56,9 @@ class Material:
         self.trials = None
         dev = self.corpus.info.splits.get("dev")
         if dev is not None and dev.trials_from:
-            trials = TrialIndex.from_trials(self.corpus.trials("dev"), f"dev trials of {self.corpus.info.name}")
+            trials = TrialIndex.from_trials(
+                self.corpus.utterance_trials("dev"), f"dev trials of {self.corpus.info.name}"
+            )
             if trials.targets and trials.nontargets:
                 self.trials = trials
 
@@ -64,9 +66,12 @@ class Material:
         """Different pairs of speakers among the non-target dev trials: what rates of false accepts can rest on."""
         if self.trials is None:
             return 0
-        speaker_of = {cut.id: cut.supervisions[0].speaker for cut in self.corpus.cuts("dev", lazy=True)}
-        speakers, nontarget = self.trials.speakers(speaker_of), ~self.trials.target
-        return distinct_pairs(speakers.enrol[nontarget], speakers.test[nontarget])
+        said = {cut.id: cut.supervisions[0] for cut in self.corpus.cuts("dev", lazy=True)}
+        speaker_of = {name: segment.speaker for name, segment in said.items()}
+        text_of = {name: segment.text or "" for name, segment in said.items()}
+        speakers = self.trials.speakers(speaker_of, text_of if self.corpus.info.text_dependent else None)
+        others = speakers.enrol != speakers.test
+        return distinct_pairs(speakers.enrol[others], speakers.test[others])
 
     def check_clips(self, count: int) -> list[Clip]:
         """Clips to compare two graphs on: whole utterances from the shortest to the longest, none over 4 s.

@@ -35,7 +35,7 @@ def score_dev(model: SpeakerModel, corpus: PreparedCorpus, fabric: Any) -> DevSc
         None where the dev split has no trials of both kinds.
     """
     dev = corpus.info.splits.get("dev")
-    trials = corpus.trials("dev") if dev is not None and dev.trials_from else []
+    trials = corpus.utterance_trials("dev") if dev is not None and dev.trials_from else []
     targets = np.array([trial.target for trial in trials], dtype=bool)
     if not targets.any() or targets.all():
         return None
