@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +14,12 @@ from torch import Tensor
 from parvox.data import Augmenter, Batch
 from parvox.data.augmentation import active_power, reverberate
 from parvox.data.batch import RIR_LEAD
+from parvox.data.random_erasing import DRAWS, RandomErasingSettings, erase
 
 RATE = 16000
 
 
-def _batch(waveforms: Tensor, **drawn: Tensor) -> Batch:
+def _batch(waveforms: Tensor, **drawn: Any) -> Batch:
     size = len(waveforms)
     return Batch(waveforms=waveforms, labels=torch.zeros(size).long(), ids=[str(i) for i in range(size)], **drawn)
 
@@ -130,3 +134,38 @@ def test_masks_are_of_their_widths_and_inside(
     np.testing.assert_array_equal(masked[0].numpy(), expected)
     if len(time) == 1 and frequency[0] == 0:
         assert int((masked[0, :, 0] == 0).sum()) == min(time[0][0], frames)
+
+
+def test_student_and_teacher_are_erased_by_their_own_draws() -> None:
+    features = _noise(4, 30, 20)
+    settings = RandomErasingSettings(probability=1.0, fill="mean")
+    ours, theirs = torch.rand(2, 4, DRAWS, generator=torch.Generator().manual_seed(1))
+    batch = _batch(_noise(4, 1000), erased=settings, erasing=ours, teacher_erasing=theirs)
+    augmenter = Augmenter(RATE)
+    assert torch.equal(augmenter.augment_features(features, batch), erase(features, None, ours, settings))
+    heard = augmenter.augment_features(features, batch, teacher=True)
+    assert torch.equal(heard, erase(features, None, theirs, settings))
+    assert (heard != features).flatten(1).any(1).all()
+    plain = dataclasses.replace(batch, teacher_erasing=None)
+    assert torch.equal(augmenter.augment_features(features, plain, teacher=True), features)
+
+
+def test_erasing_comes_after_masks_and_repeats_itself() -> None:
+    features = _noise(2, 30, 20)
+    everything = RandomErasingSettings(probability=1.0, area=(1.0, 1.0), aspect=(1.0, 1.0))
+    batch = _batch(
+        _noise(2, 1000),
+        erased=everything,
+        erasing=torch.zeros(2, DRAWS),
+        erasing_seed=7,
+        time_masks=torch.tensor([[[30.0, 0.0]]] * 2),
+        frequency_masks=torch.zeros(2, 1, 2),
+    )
+    augmenter = Augmenter(RATE)
+    assert torch.equal(augmenter.augment_features(features, batch), torch.zeros(2, 30, 20))  # noise of no deviation
+    batch = dataclasses.replace(batch, time_masks=torch.zeros(2, 1, 2))
+    first = augmenter.augment_features(features, batch)
+    torch.rand(3)  # whatever else is drawn in between
+    assert torch.equal(augmenter.augment_features(features, batch), first)
+    assert not torch.equal(augmenter.augment_features(features, dataclasses.replace(batch, erasing_seed=8)), first)
+    assert (first != features).all()

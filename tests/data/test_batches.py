@@ -29,6 +29,8 @@ ALL = AugmentationSettings(
     time_masks=2,
     max_time_mask_frames=5,
     max_frequency_mask_bins=3,
+    random_erasing_probability=0.5,
+    random_erasing_teacher="own",
 )
 Make = Callable[[list[int]], MadeCorpus]
 
@@ -242,6 +244,20 @@ def test_draws_lie_within_their_settings_and_as_often_as_asked(make_corpus: Make
     assert sorted(drawn["time_masks"][..., 0].unique().tolist()) == [0, 1, 2, 3, 4, 5]
     assert sorted(drawn["frequency_masks"][..., 0].unique().tolist()) == [0, 1, 2, 3]
     assert drawn["time_masks"].shape == (400, 2, 2)
+
+
+@pytest.mark.parametrize("teacher", ["same", "own", "plain"])
+def test_what_is_erased_for_the_teacher(make_corpus: Make, teacher: str) -> None:
+    augmentation = AugmentationSettings(random_erasing_probability=0.5, random_erasing_teacher=teacher)  # type: ignore[arg-type]
+    batch = next(Batches(make_corpus([8, 8]), _settings(batch_size=16), augmentation, seed=3).epoch(0))
+    assert batch.erased == augmentation.random_erasing
+    assert batch.erasing is not None
+    assert len({tuple(row) for row in batch.erasing.tolist()}) == 16
+    if teacher == "own":
+        assert batch.teacher_erasing is not None
+        assert (batch.teacher_erasing != batch.erasing).all()
+    else:
+        assert batch.teacher_erasing is (batch.erasing if teacher == "same" else None)
 
 
 def test_rooms_are_aligned_on_their_direct_path(make_corpus: Make) -> None:

@@ -38,6 +38,11 @@ def test_data_settings_out_of_range_are_refused_by_name(given: dict[str, Any]) -
         {"gain_db": (float("-inf"), 0.0)},
         {"time_masks": -1},
         {"max_frequency_mask_bins": -1},
+        {"random_erasing_probability": -0.5},
+        {"random_erasing_area": (0.5, 0.1)},
+        {"random_erasing_aspect": (0.0, 1.0)},
+        {"random_erasing_fill": "black"},
+        {"random_erasing_teacher": "other"},
     ],
 )
 def test_augmentation_settings_out_of_range_are_refused_by_name(given: dict[str, Any]) -> None:

@@ -7,15 +7,16 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from parvox.data.batch import RIR_LEAD, Batch
+from parvox.data.random_erasing import random_erasing
 
 _FRAME_S = 0.02
 _ACTIVE_RANGE = 1e-3  # frames more than 30 dB below the loudest are pauses
 
 
 class Augmenter:
-    """Carries out what was drawn with a batch: room, noise and gain on waveforms, masks on features.
+    """Carries out what was drawn with a batch: room, noise and gain on waveforms, masks and erasing on features.
 
-    Nothing is drawn here, so that the result depends on the batch alone.
+    The result depends on the batch alone; the noise in erased rectangles is drawn from a seed that the batch brings.
 
     Args:
         sample_rate_hz: Rate of the waveforms.
@@ -53,23 +54,28 @@ class Augmenter:
         return waveforms
 
     @torch.no_grad()
-    def augment_features(self, features: Tensor, batch: Batch) -> Tensor:
-        """Set random bands of time and frequency to zero, the mean of the features.
+    def augment_features(self, features: Tensor, batch: Batch, *, teacher: bool = False) -> Tensor:
+        """Set random bands of time and frequency to zero, the mean of the features; then overwrite a rectangle.
 
-        Source: SpecAugment (Park et al. 2019), without time warping.
+        Source: SpecAugment (Park et al. 2019), without time warping; Random Erasing (Zhong et al. 2020).
 
         Args:
             features: (batch, frames, bins) float, mean-normalised.
             batch: The batch that they were computed from, on the same device.
+            teacher: Whether they are for a teacher, who may hear other rectangles, or none.
 
         Returns:
             (batch, frames, bins).
         """
-        if batch.time_masks is None or batch.frequency_masks is None:
-            return features
         _, frames, bins = features.shape
-        hidden = _covered(batch.time_masks, frames)[:, :, None] | _covered(batch.frequency_masks, bins)[:, None, :]
-        return features.masked_fill(hidden, 0.0)
+        if batch.time_masks is not None and batch.frequency_masks is not None:
+            hidden = _covered(batch.time_masks, frames)[:, :, None] | _covered(batch.frequency_masks, bins)[:, None, :]
+            features = features.masked_fill(hidden, 0.0)
+        draws = batch.teacher_erasing if teacher else batch.erasing
+        if batch.erased is None or draws is None:
+            return features
+        generator = torch.Generator(features.device).manual_seed(batch.erasing_seed)
+        return random_erasing(features, None, batch.erased, generator, draws)
 
 
 def reverberate(waveforms: Tensor, rirs: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from parvox.data.random_erasing import DRAWS, RandomErasingSettings
 from parvox.data.recordings import Recordings
 from parvox.data.settings import AugmentationSettings, DataSettings
 
@@ -35,6 +36,10 @@ class Batch:
         gain_db: (batch,) float32.
         time_masks: (batch, masks, 2) float32, each mask's width in frames and its place from 0 to 1.
         frequency_masks: (batch, masks, 2) float32, likewise in bins.
+        erased: What Random Erasing does to the features; None without.
+        erasing: (batch, `DRAWS`) float32 draws that say where.
+        teacher_erasing: The same for the features that a teacher hears; None where it hears them unerased.
+        erasing_seed: Of the noise that is written there.
         load_s: Seconds it took to make.
         wait_s: Seconds the training loop waited for it.
     """
@@ -50,6 +55,10 @@ class Batch:
     gain_db: Tensor | None = None
     time_masks: Tensor | None = None
     frequency_masks: Tensor | None = None
+    erased: RandomErasingSettings | None = None
+    erasing: Tensor | None = None
+    teacher_erasing: Tensor | None = None
+    erasing_seed: int = 0
     load_s: float = 0.0
     wait_s: float = 0.0
 
@@ -140,10 +149,11 @@ class BatchMaker:
         noisy: list[tuple[int, np.ndarray, float]] = []
         reverberated: list[tuple[int, np.ndarray]] = []
         masks = options.time_masks + options.frequency_masks
+        erasing = np.zeros((size, 2 * DRAWS), np.float32)
         for row, (position, utterance) in enumerate(zip(plan.positions, plan.utterances, strict=True)):
             stream = np.random.PCG64((_ITEM, self._seed, plan.epoch, int(position)))
             # Always the same draws in the same order: turning one augmentation off does not change the others.
-            draws = np.random.Generator(stream).random(10 + 2 * masks)
+            draws = np.random.Generator(stream).random(10 + 2 * masks + 2 * DRAWS)
             speed, place, gain, noise, which_noise, noise_place, snr, room, which_room, masked = draws[:10].tolist()
             perturbation = int(speed * len(self._factors))
             waveforms[row] = _crop(self._speech, int(utterance), self._samples, place, self._factors[perturbation])
@@ -155,8 +165,9 @@ class BatchMaker:
             if self._rirs is not None and room < options.reverberation_probability:
                 rir = self._rirs.read(int(which_room * len(self._rirs)))
                 reverberated.append((row, _aligned(rir, self._taps)))
+            erasing[row] = draws[10 + 2 * masks :]
             if masked < options.spec_augment_probability:
-                drawn = draws[10:].reshape(masks, 2)
+                drawn = draws[10 : 10 + 2 * masks].reshape(masks, 2)
                 time_masks[row] = _masks(drawn[: options.time_masks], options.max_time_mask_frames)
                 frequency_masks[row] = _masks(drawn[options.time_masks :], options.max_frequency_mask_bins)
         batch = Batch(
@@ -176,6 +187,11 @@ class BatchMaker:
         if options.spec_augment_probability > 0:
             batch.time_masks = torch.from_numpy(time_masks)
             batch.frequency_masks = torch.from_numpy(frequency_masks)
+        if options.random_erasing_probability > 0:
+            ours, theirs = torch.from_numpy(erasing).split(DRAWS, 1)
+            batch.erased, batch.erasing = options.random_erasing, ours
+            batch.teacher_erasing = {"same": ours, "own": theirs, "plain": None}[options.random_erasing_teacher]
+            batch.erasing_seed = int(erasing[0, 0] * 2**24)
         return batch
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
+from parvox.data.random_erasing import RandomErasingSettings
 from parvox.errors import RecipeError
 
 
@@ -30,6 +32,16 @@ class AugmentationSettings:
     """Masks along frequency."""
     max_frequency_mask_bins: int = 8
     """Widest frequency mask, in feature bins."""
+    random_erasing_probability: float = 0.0
+    """How likely a rectangle of an item's features is overwritten (Random Erasing)."""
+    random_erasing_area: tuple[float, float] = (0.02, 0.4)
+    """Least and greatest part of the features that is erased."""
+    random_erasing_aspect: tuple[float, float] = (0.3, 3.3)
+    """Least and greatest ratio of frames to bins of a rectangle, relative to that of the item."""
+    random_erasing_fill: Literal["noise", "mean"] = "noise"
+    """What is written there: noise of each bin's mean and deviation, or that mean alone."""
+    random_erasing_teacher: Literal["same", "own", "plain"] = "same"
+    """What a teacher hears: what the student does, the item erased elsewhere, or the item as it was."""
 
     def __post_init__(self) -> None:
         for name in ("noise_probability", "reverberation_probability", "spec_augment_probability"):
@@ -42,6 +54,22 @@ class AugmentationSettings:
         for name in ("time_masks", "max_time_mask_frames", "frequency_masks", "max_frequency_mask_bins"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"augmentation: {name} {getattr(self, name)} given; expected 0 or more")
+        if self.random_erasing_teacher not in ("same", "own", "plain"):
+            raise RecipeError(
+                f"augmentation: random_erasing_teacher {self.random_erasing_teacher!r} given; expected same, own or "
+                "plain"
+            )
+        _ = self.random_erasing  # checks the rest
+
+    @property
+    def random_erasing(self) -> RandomErasingSettings:
+        """What is erased, and how often."""
+        return RandomErasingSettings(
+            probability=self.random_erasing_probability,
+            area=self.random_erasing_area,
+            aspect=self.random_erasing_aspect,
+            fill=self.random_erasing_fill,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,30 +21,22 @@ class RandomErasingSettings:
 
     probability: float = 0.5
     """Probability with which an utterance is erased."""
-    min_area: float = 0.02
-    """Least part of an utterance's features that is erased."""
-    max_area: float = 0.4
-    """Greatest part of an utterance's features that is erased."""
-    min_aspect: float = 0.3
-    """Least ratio of frames to bins of a rectangle, relative to that of the utterance."""
-    max_aspect: float = 3.3
-    """Greatest ratio of frames to bins of a rectangle, relative to that of the utterance."""
+    area: tuple[float, float] = (0.02, 0.4)
+    """Least and greatest part of an utterance's features that is erased."""
+    aspect: tuple[float, float] = (0.3, 3.3)
+    """Least and greatest ratio of frames to bins of a rectangle, relative to that of the utterance."""
     fill: Literal["noise", "mean"] = "noise"
     """What is written: Gaussian noise of each bin's mean and deviation in the utterance, or that mean alone."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise RecipeError(f"random_erasing: probability {self.probability} given; expected 0 to 1")
-        if not 0 < self.min_area <= self.max_area <= 1:
-            raise RecipeError(
-                f"random_erasing: areas from {self.min_area} to {self.max_area} given; expected 0 < min <= max <= 1"
-            )
-        if not 0 < self.min_aspect <= self.max_aspect:
-            raise RecipeError(
-                f"random_erasing: aspects from {self.min_aspect} to {self.max_aspect} given; expected 0 < min <= max"
-            )
+            raise RecipeError(f"random_erasing_probability {self.probability} given; expected 0 to 1")
+        if not (0 < self.area[0] <= self.area[1] <= 1):
+            raise RecipeError(f"random_erasing_area {list(self.area)} given; expected 0 < least <= greatest <= 1")
+        if not (0 < self.aspect[0] <= self.aspect[1] < math.inf):
+            raise RecipeError(f"random_erasing_aspect {list(self.aspect)} given; expected 0 < least <= greatest")
         if self.fill not in ("noise", "mean"):
-            raise RecipeError(f"random_erasing: fill {self.fill!r} given; expected noise or mean")
+            raise RecipeError(f"random_erasing_fill {self.fill!r} given; expected noise or mean")
 
 
 def rectangles(draws: Tensor, frames: Tensor, bins: int, settings: RandomErasingSettings) -> Tensor:
@@ -64,8 +56,8 @@ def rectangles(draws: Tensor, frames: Tensor, bins: int, settings: RandomErasing
         erased.
     """
     whether, area, aspect, time, frequency = draws.unbind(1)
-    area = settings.min_area + area * (settings.max_area - settings.min_area)
-    low, high = math.log(settings.min_aspect), math.log(settings.max_aspect)
+    area = settings.area[0] + area * (settings.area[1] - settings.area[0])
+    low, high = math.log(settings.aspect[0]), math.log(settings.aspect[1])
     root = (low + aspect * (high - low)).div(2).exp()
     width = (area.sqrt() * root * frames).round().long().clamp(min=1).minimum(frames)
     height = (area.sqrt() / root * bins).round().long().clamp(1, bins)
@@ -99,7 +91,7 @@ def erase(
         New features; padded frames stay as they are.
     """
     if settings.fill == "noise" and noise is None:
-        raise RecipeError("random_erasing: fill noise needs noise; pass it, or use random_erasing")
+        raise RecipeError("random_erasing_fill noise needs noise; pass it, or use random_erasing")
     batch, frames, bins = features.shape
     if lengths is None:
         lengths = torch.full((batch,), frames, device=features.device)
@@ -123,10 +115,12 @@ def random_erasing(
     lengths: Tensor | None,
     settings: RandomErasingSettings,
     generator: torch.Generator | None = None,
+    draws: Tensor | None = None,
 ) -> Tensor:
-    """`erase` with draws, and noise if need be, from `generator` (on its device), or torch's own."""
+    """`erase` with noise if need be, and draws unless given, from `generator` (on its device), or torch's own."""
     device = features.device if generator is None else generator.device
-    draws = torch.rand(features.shape[0], DRAWS, generator=generator, device=device)
+    if draws is None:
+        draws = torch.rand(features.shape[0], DRAWS, generator=generator, device=device)
     noise = None
     if settings.fill == "noise":
         noise = torch.randn(features.shape, generator=generator, device=device)

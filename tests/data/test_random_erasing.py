@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parvox.data.random_erasing import DRAWS, RandomErasingSettings, erase, random_erasing, rectangles
 from parvox.errors import RecipeError
-from parvox.models.random_erasing import DRAWS, RandomErasingSettings, erase, random_erasing, rectangles
 
 ALWAYS = RandomErasingSettings(probability=1.0)
 
@@ -37,7 +37,7 @@ def test_rectangles_lie_inside(numbers, frames):
 
 
 def test_areas_and_how_often():
-    options = RandomErasingSettings(probability=0.3, min_area=0.1, max_area=0.2, min_aspect=0.5, max_aspect=2.0)
+    options = RandomErasingSettings(probability=0.3, area=(0.1, 0.2), aspect=(0.5, 2.0))
     corners = rectangles(draws(5000), torch.full((5000,), 200), 80, options)
     areas = (corners[:, 1] - corners[:, 0]) * (corners[:, 3] - corners[:, 2]) / (200 * 80)
     erased = areas > 0
@@ -72,7 +72,7 @@ def test_only_the_rectangle_changes_and_padding_never():
 
 def test_noise_has_each_bins_mean_and_deviation():
     features = torch.randn(1, 4000, 3) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([0.0, 5.0, -3.0])
-    options = RandomErasingSettings(probability=1.0, min_area=1.0, max_area=1.0, min_aspect=1.0, max_aspect=1.0)
+    options = RandomErasingSettings(probability=1.0, area=(1.0, 1.0), aspect=(1.0, 1.0))
     out = random_erasing(features, None, options, torch.Generator().manual_seed(3))
     assert (out != features).all()
     torch.testing.assert_close(out.mean(1), features.mean(1), atol=0.15, rtol=0)
@@ -109,9 +109,10 @@ def test_gradients_pass_where_nothing_was_erased():
     ("options", "said"),
     [
         ({"probability": 1.1}, "probability 1.1"),
-        ({"min_area": 0.5}, "areas from 0.5 to 0.4"),
-        ({"min_area": 0.0}, "areas from 0.0"),
-        ({"max_aspect": 0.1}, "aspects from 0.3 to 0.1"),
+        ({"area": (0.5, 0.4)}, r"area \[0.5, 0.4\]"),
+        ({"area": (0.0, 0.4)}, r"area \[0.0, 0.4\]"),
+        ({"aspect": (0.3, 0.1)}, r"aspect \[0.3, 0.1\]"),
+        ({"aspect": (0.3, math.inf)}, r"aspect \[0.3, inf\]"),
         ({"fill": "zeros"}, "noise or mean"),
     ],
 )
