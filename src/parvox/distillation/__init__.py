@@ -1,6 +1,17 @@
 """What the student owes the teacher. Importing this room registers every method."""
 
-from parvox.distillation import embedding, label
+from parvox.distillation import dkd, embedding, label, mlld, non_target
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, Side, View
 
-__all__ = ["METHODS", "DistillationMethod", "Pair", "Side", "View", "embedding", "label"]
+__all__ = [
+    "METHODS",
+    "DistillationMethod",
+    "Pair",
+    "Side",
+    "View",
+    "dkd",
+    "embedding",
+    "label",
+    "mlld",
+    "non_target",
+]

@@ -11,24 +11,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def instance_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def instance_alignment(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, keep: Tensor | None = None
+) -> Tensor:
     """T² / B · Σ_n KL(P_T[n] ‖ P_S[n]), a scalar.
 
     Args:
         student_logits: (batch, classes).
         teacher_logits: (batch, classes).
         temperature: T, more than 0.
+        keep: (batch,) float, 1 for instances that count and 0 for others; None for all.
     """
-    divergence = F.kl_div(
+    divergences = F.kl_div(
         F.log_softmax(student_logits.float() / temperature, dim=-1),
         F.log_softmax(teacher_logits.float() / temperature, dim=-1),
-        reduction="batchmean",
+        reduction="none",
         log_target=True,
-    )
-    return temperature**2 * divergence
+    ).sum(-1)
+    return temperature**2 * (divergences if keep is None else keep * divergences).mean()
 
 
-def class_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def class_alignment(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, keep: Tensor | None = None
+) -> Tensor:
     """‖P_T' P_T - P_S' P_S‖² / N, a scalar: which classes are confused with which.
 
     The (classes, classes) matrices are never formed. With D = P_T - P_S and M = P_T + P_S their difference is
@@ -39,8 +44,9 @@ def class_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature:
         student_logits: (batch, classes).
         teacher_logits: (batch, classes).
         temperature: T, more than 0.
+        keep: (classes,) float, 1 for classes that count and 0 for others; None for all.
     """
-    student, teacher = _posteriors(student_logits, temperature), _posteriors(teacher_logits, temperature)
+    student, teacher = _posteriors(student_logits, temperature, keep), _posteriors(teacher_logits, temperature, keep)
     with torch.autocast(student.device.type, enabled=False):
         difference, total = teacher - student, teacher + student
         crossed = total @ difference.T
@@ -48,18 +54,23 @@ def class_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature:
     return squared / (2 * student.shape[1])
 
 
-def batch_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def batch_alignment(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, keep: Tensor | None = None
+) -> Tensor:
     """‖P_T P_T' - P_S P_S'‖² / B, a scalar: which instances are alike.
 
     Args:
         student_logits: (batch, classes).
         teacher_logits: (batch, classes).
         temperature: T, more than 0.
+        keep: (batch,) float, 1 for instances that count and 0 for others; None for all.
     """
-    student, teacher = _posteriors(student_logits, temperature), _posteriors(teacher_logits, temperature)
+    rows = None if keep is None else keep[:, None]
+    student, teacher = _posteriors(student_logits, temperature, rows), _posteriors(teacher_logits, temperature, rows)
     with torch.autocast(student.device.type, enabled=False):
         return (teacher @ teacher.T - student @ student.T).square().sum() / len(student)
 
 
-def _posteriors(logits: Tensor, temperature: float) -> Tensor:
-    return F.softmax(logits.float() / temperature, dim=-1)
+def _posteriors(logits: Tensor, temperature: float, keep: Tensor | None) -> Tensor:
+    posteriors = F.softmax(logits.float() / temperature, dim=-1)
+    return posteriors if keep is None else keep * posteriors

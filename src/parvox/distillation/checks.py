@@ -7,16 +7,24 @@ from parvox.errors import RecipeError
 from parvox.models.speaker_model import SpeakerModel
 
 
-def weight_not_negative(method: str, weight: float) -> None:
-    """Raise `RecipeError` for a negative weight."""
-    if not weight >= 0:
-        raise RecipeError(f"distillation.{method}.weight: {weight} given; expected 0 or more")
+def not_negative(method: str, **values: float) -> None:
+    """Raise `RecipeError` for the first of a method's values, by field, that is negative or no number."""
+    for field, value in values.items():
+        if not value >= 0:
+            raise RecipeError(f"distillation.{method}.{field}: {value} given; expected 0 or more")
 
 
-def positive_temperature(method: str, temperature: float) -> None:
+def fraction(method: str, **values: float) -> None:
+    """Raise `RecipeError` for the first of a method's values, by field, that is not from 0 to 1."""
+    for field, value in values.items():
+        if not 0 <= value <= 1:
+            raise RecipeError(f"distillation.{method}.{field}: {value} given; expected a fraction from 0 to 1")
+
+
+def positive_temperature(method: str, temperature: float, field: str = "temperature") -> None:
     """Raise `RecipeError` for a temperature that is not above zero."""
     if not temperature > 0:
-        raise RecipeError(f"distillation.{method}.temperature: {temperature} given; expected more than 0")
+        raise RecipeError(f"distillation.{method}.{field}: {temperature} given; expected more than 0")
 
 
 def expect_labels(method: str, pair: Pair) -> None:

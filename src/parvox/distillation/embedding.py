@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parvox.distillation.checks import weight_not_negative
+from parvox.distillation.checks import not_negative
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 from parvox.errors import RecipeError
 
@@ -26,7 +26,7 @@ class EmbeddingSettings:
     """A linear map from the student's size to the teacher's, for training only; auto: where the sizes differ."""
 
     def __post_init__(self) -> None:
-        weight_not_negative("embedding", self.weight)
+        not_negative("embedding", weight=self.weight)
 
     def build(self, pair: Pair) -> EmbeddingDistillation:
         """The method for this pair; without a projector their embeddings must be of one size."""

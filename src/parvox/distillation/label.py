@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from parvox.distillation.alignment import instance_alignment
-from parvox.distillation.checks import expect_labels, expect_same_classes, positive_temperature, weight_not_negative
+from parvox.distillation.checks import expect_labels, expect_same_classes, not_negative, positive_temperature
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 
 
@@ -24,7 +24,7 @@ class LabelSettings:
     """Whether both logits carry the margin at the true speaker."""
 
     def __post_init__(self) -> None:
-        weight_not_negative("label", self.weight)
+        not_negative("label", weight=self.weight)
         positive_temperature("label", self.temperature)
 
     def build(self, pair: Pair) -> LabelDistillation:
