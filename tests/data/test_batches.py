@@ -43,6 +43,7 @@ def _expect_equal(batches: list[Batch], others: list[Batch]) -> None:
     assert len(batches) == len(others) > 0
     for batch, other in zip(batches, others, strict=True):
         assert batch.ids == other.ids
+        assert batch.crops == other.crops
         ours, theirs = batch.tensors(), other.tensors()
         assert ours.keys() == theirs.keys()
         for name, tensor in ours.items():
@@ -177,9 +178,13 @@ def test_speed_changes_pitch_and_duration_by_its_factor(tmp_path: Path, factor: 
 @given(st.integers(1, 3000), st.floats(0.5, 2.0), st.floats(0, 1, exclude_max=True))
 def test_a_crop_is_full_whatever_is_drawn(available: int, factor: float, place: float) -> None:
     audio = np.linspace(0.1, 0.9, available, dtype=np.float32)
-    cropped = _crop(Held(audio), 0, 1000, place, factor)  # type: ignore[arg-type]
+    cropped, crop = _crop(Held(audio), 0, 1000, place, factor)  # type: ignore[arg-type]
     assert cropped.shape == (1000,)
     assert cropped.min() > 0
+    assert 0 <= crop.start < crop.samples
+    assert crop.start + 1000 <= crop.samples or crop.samples < 1000
+    assert crop.samples == pytest.approx(available / factor, abs=1.5)
+    assert crop.speed == factor
 
 
 class Held:
@@ -201,14 +206,38 @@ def test_crops_are_parts_of_the_recording_and_short_ones_are_repeated(make_corpu
     source = {cut.id: cut.load_audio()[0] for cut in corpus.train}
     starts = set()
     for batch in itertools.chain.from_iterable(Batches(corpus, _settings(), seed=0).epoch(epoch) for epoch in range(3)):
-        for name, waveform in zip(batch.ids, batch.waveforms.numpy(), strict=True):
+        for name, waveform, crop in zip(batch.ids, batch.waveforms.numpy(), batch.crops, strict=True):
             audio = source[name]
+            assert crop.samples == len(audio)
+            places = np.arange(crop.start, crop.start + len(waveform))
+            assert np.array_equal(np.take(audio, places, mode="wrap"), waveform), "the crop says where it is from"
             wound = np.tile(audio, 3) if len(audio) < len(waveform) else audio
             places = np.flatnonzero(wound[: len(wound) - len(waveform) + 1] == waveform[0])
             matches = [place for place in places if np.array_equal(wound[place : place + len(waveform)], waveform)]
             assert matches, name
             starts.add((name, matches[0]))
     assert len(starts) > 20  # of 24: places are drawn
+
+
+def test_items_are_cut_from_the_whole_utterances(make_corpus: Make) -> None:
+    batches = Batches(
+        make_corpus([1, 4, 3]), _settings(min_utterances_per_speaker=2, speed_perturbation=(0.9,)), seed=0
+    )
+    whole = {(each.id, each.speed): each for each in map(batches.whole.__getitem__, range(len(batches.whole)))}
+    assert len(whole) == 14
+    assert batches.whole.seconds * RATE == pytest.approx(sum(len(each.waveform) for each in whole.values()), rel=1e-4)
+    for batch in itertools.chain(batches.epoch(0), batches.epoch(1)):
+        for name, label, waveform, crop in zip(
+            batch.ids, batch.labels.tolist(), batch.waveforms.numpy(), batch.crops, strict=True
+        ):
+            utterance = whole[name, crop.speed]
+            assert utterance.label == label
+            part = np.take(utterance.waveform, np.arange(crop.start, crop.start + len(waveform)), mode="wrap")
+            if crop.speed == 1:
+                assert np.array_equal(part, waveform)
+            else:  # a part is resampled from a whole sample, which shifts it by less than one
+                likeness = [np.corrcoef(part[: 8000 - late], waveform[late:])[0, 1] for late in (0, 1)]
+                assert max(likeness) > 0.6
 
 
 @pytest.mark.parametrize("samples", [3000, 30000])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import soxr
@@ -20,6 +20,20 @@ _ITEM = 3  # keeps the random stream of items apart from that of the order
 RIR_LEAD = 32  # samples kept before the direct path of a room impulse response, which hold its rise
 
 
+class Crop(NamedTuple):
+    """Which part of its utterance an item is, before anything is added to it.
+
+    Attributes:
+        start: First sample of the utterance as it is played at `speed`.
+        samples: Samples of the utterance so played; where the item is longer, the utterance starts over.
+        speed: Factor; 1 for the original.
+    """
+
+    start: int
+    samples: int
+    speed: float
+
+
 @dataclass(eq=False)
 class Batch:
     """Training items, and what was drawn to augment them.
@@ -28,6 +42,7 @@ class Batch:
         waveforms: (batch, samples) float32, cropped and speed-perturbed, otherwise clean.
         labels: (batch,) int64 classes.
         ids: Utterance ids.
+        crops: Which part of its utterance each item is; empty for items that were not cut by `BatchMaker`.
         noise_rows: (noisy,) int64, the rows that get noise; None without any, as for all that follow.
         noise: (noisy, samples) float32.
         snr_db: (noisy,) float32.
@@ -47,6 +62,7 @@ class Batch:
     waveforms: Tensor
     labels: Tensor
     ids: list[str]
+    crops: list[Crop] = field(default_factory=list)
     noise_rows: Tensor | None = None
     noise: Tensor | None = None
     snr_db: Tensor | None = None
@@ -148,6 +164,7 @@ class BatchMaker:
         frequency_masks = np.zeros((size, options.frequency_masks, 2), np.float32)
         noisy: list[tuple[int, np.ndarray, float]] = []
         reverberated: list[tuple[int, np.ndarray]] = []
+        crops: list[Crop] = []
         masks = options.time_masks + options.frequency_masks
         erasing = np.zeros((size, 2 * DRAWS), np.float32)
         for row, (position, utterance) in enumerate(zip(plan.positions, plan.utterances, strict=True)):
@@ -156,11 +173,13 @@ class BatchMaker:
             draws = np.random.Generator(stream).random(10 + 2 * masks + 2 * DRAWS)
             speed, place, gain, noise, which_noise, noise_place, snr, room, which_room, masked = draws[:10].tolist()
             perturbation = int(speed * len(self._factors))
-            waveforms[row] = _crop(self._speech, int(utterance), self._samples, place, self._factors[perturbation])
+            factor = self._factors[perturbation]
+            waveforms[row], crop = _crop(self._speech, int(utterance), self._samples, place, factor)
+            crops.append(crop)
             labels[row] = self._labels[utterance] + perturbation * self._speakers
             gain_db[row] = _between(options.gain_db, gain)
             if self._noise is not None and noise < options.noise_probability:
-                clip = _crop(self._noise, int(which_noise * len(self._noise)), self._samples, noise_place)
+                clip, _ = _crop(self._noise, int(which_noise * len(self._noise)), self._samples, noise_place)
                 noisy.append((row, clip, _between(options.snr_db, snr)))
             if self._rirs is not None and room < options.reverberation_probability:
                 rir = self._rirs.read(int(which_room * len(self._rirs)))
@@ -174,6 +193,7 @@ class BatchMaker:
             waveforms=torch.from_numpy(waveforms),
             labels=torch.from_numpy(labels),
             ids=[self._speech.id(int(utterance)) for utterance in plan.utterances],
+            crops=crops,
         )
         if noisy:
             batch.noise_rows = torch.tensor([row for row, _, _ in noisy])
@@ -195,26 +215,29 @@ class BatchMaker:
         return batch
 
 
-def _crop(recordings: Recordings, number: int, samples: int, place: float, factor: float = 1.0) -> np.ndarray:
-    """(samples,) of a recording played `factor` times as fast, from a place drawn from [0, 1).
+def _crop(
+    recordings: Recordings, number: int, samples: int, place: float, factor: float = 1.0
+) -> tuple[np.ndarray, Crop]:
+    """(samples,) of a recording played `factor` times as fast, from a place drawn from [0, 1), and which part that is.
 
     A recording too short is played over and over, from a place drawn likewise.
     """
     available = int(recordings.samples[number])
     length = math.floor(available / factor)
     if length < samples:
-        played = _faster(recordings.read(number), factor, recordings.sample_rate_hz)
+        played = faster(recordings.read(number), factor, recordings.sample_rate_hz)
         start = int(place * len(played))
-        return np.take(played, np.arange(start, start + samples), mode="wrap")
+        return np.take(played, np.arange(start, start + samples), mode="wrap"), Crop(start, len(played), factor)
     start = int(place * (length - samples + 1))
+    crop = Crop(start, length, factor)
     if factor == 1:
-        return recordings.read(number, start, samples)
+        return recordings.read(number, start, samples), crop
     first = math.floor(start * factor)
     count = min(math.ceil(samples * factor) + 1, available - first)
-    return _faster(recordings.read(number, first, count), factor, recordings.sample_rate_hz)[:samples]
+    return faster(recordings.read(number, first, count), factor, recordings.sample_rate_hz)[:samples], crop
 
 
-def _faster(samples: np.ndarray, factor: float, sample_rate_hz: int) -> np.ndarray:
+def faster(samples: np.ndarray, factor: float, sample_rate_hz: int) -> np.ndarray:
     """Samples played faster by resampling, which raises the pitch with the speed (Ko et al. 2015)."""
     if factor == 1:
         return samples

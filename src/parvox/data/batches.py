@@ -19,6 +19,7 @@ from parvox.data.batch import Batch, BatchMaker, BatchPlan
 from parvox.data.order import EpochOrder
 from parvox.data.recordings import Recordings
 from parvox.data.settings import AugmentationSettings, DataSettings
+from parvox.data.whole import WholeUtterances
 from parvox.errors import CorpusError, ParvoxError, RecipeError, TrainingError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Batches:
         classes: Classes that a classifier must tell apart.
         sample_rate_hz: Rate of the waveforms.
         batches_per_epoch: Full batches an epoch; what is left over is dropped.
+        whole: The utterances that items are cut from.
 
     Raises:
         CorpusError: The corpus has no usable training speech.
@@ -112,6 +114,8 @@ class Batches:
                 f"({self._size} on each of {world_size} processes): lower data.batch_size, "
                 "or raise data.utterances_per_epoch"
             )
+        factors = (1.0, *data.speed_perturbation)
+        self.whole = WholeUtterances(speech, self._utterances, labels, len(self.speakers), factors)
         maker = BatchMaker(speech, labels, len(self.speakers), data, augmentation, noise, rirs, seed)
         workers = default_workers() if data.workers is None else data.workers
         self._plans = Plans([])
