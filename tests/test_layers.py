@@ -18,7 +18,7 @@ ALLOWED = {
     "distillation": {"data", "models", "losses"},
     "runtime": set(),
     "evaluation": {"corpora", "data", "models", "runtime", "training"},
-    "training": {"corpora", "data", "models", "losses", "distillation", "evaluation"},
+    "training": {"corpora", "data", "models", "losses", "distillation", "evaluation", "runtime"},  # to teach from files
     "export": {"corpora", "data", "models", "training", "evaluation", "runtime"},
     "demo": {"corpora", "data", "models", "training", "evaluation", "runtime", "export"},
 }

@@ -18,6 +18,7 @@ Samples = NDArray[np.float32]
 
 _INPUTS = {"waveform": ("tensor(float)", 2), "lengths": ("tensor(int64)", 1)}
 _OUTPUT = "embedding"
+CPU = ("CPUExecutionProvider",)
 _BATCH_S = 60.0  # padded seconds per run: enough to keep a core busy, little enough to bound memory
 _MOST_THREADS = 1024  # onnxruntime starts as many as it is told to
 _ALIKE = 1.125  # longest over shortest waveform of a run
@@ -35,18 +36,27 @@ class SpeakerEmbedder:
         contract: Its contract.
         threads: Threads of the session.
         name: What to call the model in messages.
+        providers: What onnxruntime computes on, the best first.
 
     Raises:
         ModelFileError: onnxruntime cannot load it, its inputs and outputs are others, or it does not give its golden
             embedding here.
     """
 
-    def __init__(self, data: bytes, contract: ModelContract, *, threads: int = 1, name: str = "model") -> None:
+    def __init__(
+        self,
+        data: bytes,
+        contract: ModelContract,
+        *,
+        threads: int = 1,
+        name: str = "model",
+        providers: Sequence[str] = CPU,
+    ) -> None:
         if not 1 <= threads <= _MOST_THREADS:
             raise ParvoxError(f"threads: {threads} given; 1 to {_MOST_THREADS} is expected")
         self.contract = contract
         self.name = name
-        self._session = _session(data, threads, name)
+        self._session = open_session(data, providers, threads, name)
         _check_signature(self._session, contract, name)
         self._check_golden()
 
@@ -136,7 +146,7 @@ class SpeakerEmbedder:
         except Exception as error:  # onnxruntime's errors share no base class of their own
             seconds = padded.size / self.contract.sample_rate_hz
             raise ModelFileError(
-                f"{self.name}: onnxruntime failed on {seconds:.1f} s of audio ({_first_line(error)}); "
+                f"{self.name}: onnxruntime failed on {seconds:.1f} s of audio ({first_line(error)}); "
                 "try a shorter recording"
             ) from error
         if embeddings.shape != (len(waveforms), self.contract.embedding_dim) or not np.isfinite(embeddings).all():
@@ -164,7 +174,18 @@ class SpeakerEmbedder:
             )
 
 
-def _session(data: bytes, threads: int, name: str) -> Any:
+def open_session(model: bytes | str, providers: Sequence[str], threads: int, name: str) -> Any:
+    """An onnxruntime session.
+
+    Args:
+        model: The model, or its path.
+        providers: What to compute on, the best first.
+        threads: Of the session.
+        name: What to call the model in messages.
+
+    Raises:
+        ModelFileError: onnxruntime cannot load it.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -172,10 +193,10 @@ def _session(data: bytes, threads: int, name: str) -> Any:
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False  # a plan of memory per shape, kept for ever
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=list(providers))
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise ModelFileError(
-            f"{name}: onnxruntime {onnxruntime.__version__} cannot load it ({_first_line(error)}); "
+            f"{name}: onnxruntime {onnxruntime.__version__} cannot load it ({first_line(error)}); "
             "export it again or use a newer onnxruntime"
         ) from error
 
@@ -194,6 +215,7 @@ def _check_signature(session: Any, contract: ModelContract, name: str) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, on one line of bearable length."""
     words = " ".join(str(error).split())
     return words if len(words) <= 160 else words[:157] + "..."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ from parvox.registry import Registry
 from parvox.settings import Parser, add_settings, build_settings, one_line, parse
 from parvox.training.settings import TrainingSettings
 from parvox.training.start import laid_over, recipe_path
+from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions
 
 DEFAULT_MODEL = "ecapa_tdnn"
 DEFAULT_LOSS = "aam_softmax"
-_PAIR_FIELDS = ("teacher", "speaker_weight")  # of the distillation section; all else there names a method
+_PAIR_FIELDS = ("teacher", "speaker_weight")
+_RESERVED = (*_PAIR_FIELDS, *TEACHER_SECTIONS)  # of the distillation section; all else there names a method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,14 @@ class DistillationSettings:
     """The `distillation` section: a teacher and what is owed to it."""
 
     teacher: str
-    """Run folder of the teacher."""
+    """The teacher: a run folder, an ONNX file, hf: and a folder of the transformers library, or a folder written by
+    parvox fit-head."""
     methods: dict[str, MethodSettings]
     """Settings of each method, by name."""
     speaker_weight: float = 1.0
     """Weight of the student's own speaker loss beside the methods' terms."""
+    options: TeacherOptions = field(default_factory=TeacherOptions)
+    """What is said of teachers by their kind."""
 
     def __post_init__(self) -> None:
         if not self.teacher:
@@ -97,7 +102,7 @@ class Recipe:
         if self.distillation:
             methods = {name: _plain(method) for name, method in self.distillation.methods.items()}
             pair = {name: getattr(self.distillation, name) for name in _PAIR_FIELDS}
-            sections["distillation"] = {**pair, **methods}
+            sections["distillation"] = {**pair, **_told(self.distillation.options), **methods}
         sections |= {
             "data": _plain(self.data),
             "augmentation": _plain(self.augmentation),
@@ -220,16 +225,23 @@ def parse_recipe(
     add_settings(parser, FbankSettings, "model.features")
     _add_choice(parser, LOSSES, loss.name, "loss", loss.settings)
     if methods or "distillation" in data:
-        parser.add_argument("--distillation.teacher", type=str, default="", help="Run folder of the teacher.")
+        parser.add_argument(
+            "--distillation.teacher",
+            type=str,
+            default="",
+            help="The teacher: a run folder, MODEL.onnx, hf:FOLDER of the transformers library, or what fit-head wrote",
+        )
         parser.add_argument(
             "--distillation.speaker_weight", type=float, default=1.0, help="Weight of the student's own speaker loss."
         )
+        for name, settings in TEACHER_SECTIONS.items():
+            add_settings(parser, settings, f"distillation.{name}")
     for name in methods:
         add_settings(parser, METHODS[name].settings, f"distillation.{name}")
     add_settings(parser, DataSettings, "data")
     add_settings(parser, AugmentationSettings, "augmentation")
     add_settings(parser, TrainingSettings, "training")
-    file_options = _as_options(data, parser, str(path))
+    file_options = as_options(data, parser, str(path))
     return parse(parser, file_options + argv).as_dict()
 
 
@@ -249,6 +261,9 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
         methods = dict(values["distillation"])
         distillation = DistillationSettings(
             **{name: methods.pop(name) for name in _PAIR_FIELDS},
+            options=TeacherOptions(
+                **{name: build_settings(settings, methods.pop(name)) for name, settings in TEACHER_SECTIONS.items()}
+            ),
             methods={name: build_settings(METHODS[name].settings, fields) for name, fields in methods.items()},
         )
     return Recipe(
@@ -290,11 +305,11 @@ def _chosen(argv: list[str], key: str, section: dict[str, Any], default: str) ->
 
 def _methods(data: dict[str, Any], argv: list[str]) -> list[str]:
     """Names of the distillation methods that the recipe or the overrides mention, each known."""
-    names = [name for name in _section(data, "distillation") if name not in _PAIR_FIELDS]
+    names = [name for name in _section(data, "distillation") if name not in _RESERVED]
     for word in argv:
         if word.startswith("--distillation."):
             name = word.split(".")[1].partition("=")[0]
-            if name not in (*names, *_PAIR_FIELDS):
+            if name not in (*names, *_RESERVED):
                 names.append(name)
     return [METHODS[name].name for name in names]
 
@@ -305,7 +320,7 @@ def _add_choice(parser: Parser, registry: Registry[Any], name: str, prefix: str,
     add_settings(parser, settings, prefix, title=f"{name}, {(settings.__doc__ or '').strip().splitlines()[0]}")
 
 
-def _as_options(data: dict[str, Any], parser: Parser, source: str) -> list[str]:
+def as_options(data: dict[str, Any], parser: Parser, source: str) -> list[str]:
     """A recipe file's data as command-line words, so that file and overrides meet the same checks."""
     known = set(parser.known_keys())
     options = []
@@ -334,6 +349,12 @@ def _word(value: Any) -> str:
     if isinstance(value, str):
         return value
     return yaml.safe_dump(value, default_flow_style=True).replace("\n...", "").strip()
+
+
+def _told(options: TeacherOptions) -> dict[str, Any]:
+    """Sections on the kinds of teachers, without what is left unset."""
+    sections = {name: getattr(options, name) for name in TEACHER_SECTIONS}
+    return {name: _plain(told) for name, told in sections.items() if told != type(told)()}
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -125,8 +125,11 @@ class Trainer:
         if recipe.init:
             start_from(load_run(Path(recipe.init)), recipe, self.batches.speakers, model, classifier)
         distillation = recipe.distillation
-        self.teacher = load_teacher(distillation.teacher, model, self.fabric.device) if distillation else None
-        if self.teacher:
+        self.teacher = None
+        if distillation:
+            self.teacher = load_teacher(distillation.teacher, model, self.fabric.device, distillation.options)
+            if self.teacher.note and self.fabric.is_global_zero:
+                tqdm.write(f"      teacher {self.teacher.note}", file=sys.stderr)
             expect_teacher_rate(self.teacher, self.batches.sample_rate_hz)
             expect_same_speakers(self.teacher, self.batches.speakers)
         self.module = TrainedModule(

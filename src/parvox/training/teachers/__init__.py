@@ -7,21 +7,41 @@ from pathlib import Path
 import torch
 
 from parvox.models import SpeakerModel
+from parvox.training.teacher_settings import TeacherOptions
 from parvox.training.teachers.contract import Inputs, Teacher
 from parvox.training.teachers.run import RunTeacher
 
-__all__ = ["Inputs", "RunTeacher", "Teacher", "load_teacher"]
+__all__ = ["Inputs", "RunTeacher", "Teacher", "load_teacher", "teacher_path"]
+
+TRANSFORMERS = "hf:"
+"""What the name of a folder of the transformers library begins with."""
 
 
-def load_teacher(name: str, student: SpeakerModel, device: torch.device) -> Teacher:
+def load_teacher(
+    name: str, student: SpeakerModel | None, device: torch.device, options: TeacherOptions | None = None
+) -> Teacher:
     """The frozen teacher that a recipe names.
 
     Args:
-        name: Run folder.
-        student: Who will learn from it.
+        name: A run folder, a folder written by `parvox fit-head`, an ONNX file, or ``hf:`` and a folder of the
+            transformers library.
+        student: Who will learn from it, if anybody.
         device: Where it is to run.
+        options: What the recipe says of teachers of its kind.
 
     Raises:
-        ModelFileError: there is no such teacher, or it is damaged.
+        ModelFileError: there is no such teacher, it is damaged, or Parvox cannot feed it.
+        MissingExtraError: its library is not installed.
     """
-    return RunTeacher.load(Path(name), student, device)
+    options = options or TeacherOptions()
+    path = teacher_path(name)
+    if path.suffix == ".onnx" or path.is_file():
+        from parvox.training.teachers.onnx import load_onnx
+
+        return load_onnx(path, options.onnx, device)
+    return RunTeacher.load(path, student, device)
+
+
+def teacher_path(name: str) -> Path:
+    """Where the teacher that a recipe names lies."""
+    return Path(name.removeprefix(TRANSFORMERS))

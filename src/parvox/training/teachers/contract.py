@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import Tensor
 
 from parvox.data.batch import Batch
 from parvox.distillation.contract import Side, View
+from parvox.losses.margin import SpeakerLoss
 
 
 class Inputs:
@@ -35,12 +38,28 @@ class Teacher:
     Attributes:
         side: What it can show, for the methods to check.
         sample_rate_hz: What it listens at.
+        min_samples: The shortest waveform it takes.
+        classifier: Its speaker head; None without one.
         speakers: Whom its classifier knows, in class order; None without a classifier.
+        checksum: SHA-256 of its weights.
+        note: What it is fed, and how that was found out; empty for a teacher that leaves no doubt.
     """
 
     side: Side
     sample_rate_hz: int
+    min_samples: int = 1
+    classifier: SpeakerLoss | None = None
     speakers: list[str] | None = None
+    checksum: str = ""
+    note: str = ""
+
+    def embed(self, waveforms: Tensor) -> Tensor:
+        """Embeddings (batch, embedding_dim), not length-normalised and without gradients.
+
+        Args:
+            waveforms: (batch, samples) float in [-1, 1], all of one length.
+        """
+        raise NotImplementedError
 
     def view(self, inputs: Inputs) -> View:
         """Its result on a batch, without gradients.
@@ -48,4 +67,15 @@ class Teacher:
         Args:
             inputs: The batch.
         """
-        raise NotImplementedError
+        return View(self.embed(inputs.waveforms), self.classifier, inputs.labels, batch=inputs.batch)
+
+    def give_head(self, name: str, classifier: SpeakerLoss, speakers: list[str]) -> None:
+        """Put a speaker head of its own in place of whatever it has.
+
+        Args:
+            name: What messages call the teacher from now on.
+            classifier: Frozen, for its embeddings.
+            speakers: Whom it knows, in class order.
+        """
+        self.classifier, self.speakers = classifier, speakers
+        self.side = dataclasses.replace(self.side, name=name, classes=classifier.classes)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from parvox.distillation.contract import Side, View
 from parvox.models import SpeakerModel
-from parvox.training.run import Run, load_run
+from parvox.training.run import MODEL, Run, file_checksum, load_run
 from parvox.training.teachers.contract import Inputs, Teacher
 
 
@@ -17,26 +18,34 @@ class RunTeacher(Teacher):
 
     Args:
         run: The run.
-        student: Who learns; where both have the same front end, features are computed once for the two.
+        student: Who learns, if anybody; where both have the same front end, features are computed once for the two.
         device: Where the student trains.
     """
 
-    def __init__(self, run: Run, student: SpeakerModel, device: torch.device) -> None:
+    def __init__(self, run: Run, student: SpeakerModel | None, device: torch.device) -> None:
         self.model = run.model.to(device).eval().requires_grad_(False)
         self.classifier = run.classifier.to(device).eval().requires_grad_(False)
         self.side = Side.of(str(run.folder), self.model, self.classifier)
         self.sample_rate_hz = run.recipe.model.features.sample_rate_hz
+        self.min_samples = self.model.min_samples
         self.speakers = run.speakers
-        self._shares_features = self.model.settings.features == student.settings.features
+        self.checksum = file_checksum(run.folder / MODEL)
+        self._shares_features = student is not None and self.model.settings.features == student.settings.features
 
     @classmethod
-    def load(cls, folder: Path, student: SpeakerModel, device: torch.device) -> RunTeacher:
+    def load(cls, folder: Path, student: SpeakerModel | None, device: torch.device) -> RunTeacher:
         """The teacher in a run folder.
 
         Raises:
             ModelFileError: the folder holds no finished run.
         """
         return cls(load_run(folder), student, device)
+
+    @torch.no_grad()
+    def embed(self, waveforms: Tensor) -> Tensor:
+        """See `Teacher.embed`."""
+        embedding: Tensor = self.model(waveforms).embedding
+        return embedding
 
     # Not inference_mode: what it gives is saved for the student's backward pass, which such tensors do not allow.
     @torch.no_grad()
