@@ -20,7 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("a trained model -> one ONNX file, fp32 or int8, checked against PyTorch", "train"),
     "embed": ("recordings -> speaker embeddings, with a model file", ""),
     "verify": ("is this the same voice? score, threshold and decision, with a model file", ""),
-    "info": ("what a model file, run folder or recipe holds", ""),
+    "models": ("every model, pooling and loss a recipe can name: size, operations, source, settings", "train"),
+    "info": ("what a model file, run folder, recipe or prepared corpus holds", ""),
 }
 
 

@@ -61,7 +61,7 @@ def count_macs(model: SpeakerModel, seconds: float = 1.0) -> int:
     Raises:
         RecipeError: the model needs more than `seconds`.
     """
-    samples = torch.tensor([_samples(model, seconds)])
+    samples = torch.tensor([samples_of(model, seconds)])
     return count_frame_macs(model, int(model.frontend.lengths(samples)))
 
 
@@ -69,20 +69,25 @@ def count_frame_macs(model: SpeakerModel, frames: int) -> int:
     """Multiply-accumulates as `count_macs` counts them, for so many feature frames."""
     parameter = next(model.parameters())
     features = torch.zeros(1, frames, model.settings.features.bins, device=parameter.device, dtype=parameter.dtype)
-    with _counting(model) as counter:
+    with counting(model) as counter:
         model.embed_features(features)
     return int(counter.get_total_flops()) // 2
 
 
 def count_feature_macs(model: SpeakerModel, seconds: float = 1.0) -> int:
     """Multiply-accumulates of the front end for so many seconds of speech: its two transforms and the mel bins."""
-    waveform = torch.zeros(1, _samples(model, seconds), device=next(model.parameters()).device)
-    with _counting(model) as counter:
+    waveform = torch.zeros(1, samples_of(model, seconds), device=next(model.parameters()).device)
+    with counting(model) as counter:
         model.extract_features(waveform)
     return int(counter.get_total_flops()) // 2
 
 
-def _samples(model: SpeakerModel, seconds: float) -> int:
+def samples_of(model: SpeakerModel, seconds: float) -> int:
+    """So many seconds as samples.
+
+    Raises:
+        RecipeError: the model needs more.
+    """
     rate = model.settings.features.sample_rate_hz
     samples = round(seconds * rate)
     if samples < model.min_samples:
@@ -93,8 +98,11 @@ def _samples(model: SpeakerModel, seconds: float) -> int:
 
 
 @contextlib.contextmanager
-def _counting(model: nn.Module) -> Iterator[FlopCounterMode]:
-    """Evaluation mode without gradients or autocast, and attention as plain products, which the counter knows."""
+def counting(model: nn.Module) -> Iterator[FlopCounterMode]:
+    """Count what runs within; the counter gives two operations for each multiply-accumulate.
+
+    Evaluation mode without gradients or autocast, and attention as plain products, which the counter knows.
+    """
     modes = {part: part.training for part in model.modules()}
     counter = FlopCounterMode(display=False)
     device = next(model.parameters()).device.type

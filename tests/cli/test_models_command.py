@@ -1,0 +1,69 @@
+"""`parvox models`: the list, and what a name stands for."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from parvox.cli import models as command
+from parvox.cli.main import main
+from parvox.distillation import METHODS
+from parvox.losses import LOSSES
+from parvox.models import ENCODERS, POOLINGS, SpeakerModel
+from parvox.models.catalogue import configuration
+from parvox.models.cost import count_parameters
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two models, for counting all takes seconds."""
+    names = ("xvector", "bc_cmt-small")
+    monkeypatch.setattr(command, "configurations", lambda: [(name, configuration(name)) for name in names])
+    return names
+
+
+def test_the_list_as_json_has_all_choices_with_their_sizes(few, capsys):
+    assert main(["models", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in told["models"]] == list(few)
+    for key, registry in (("poolings", POOLINGS), ("losses", LOSSES), ("distillation", METHODS)):
+        assert [row["name"] for row in told[key]] == sorted(entry.name for entry in registry)
+        assert all(row["source"] == registry[row["name"]].source for row in told[key])
+    parameters = {row["name"]: row["parameters"] for row in told["models"] + told["poolings"] + told["losses"]}
+    assert parameters["xvector"] == count_parameters(SpeakerModel(configuration("xvector").settings()))
+    assert parameters["mean"] == parameters["statistics"] == 0
+    assert parameters["fsd_asp"] == 64 * 65 + 128 * 129 + 256 + 128 * 129
+    assert parameters["class_token"] == 256
+    assert parameters["softmax"] == 193 * 1000
+
+
+def test_the_list_as_text_names_all(few, capsys):
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = {line.split()[0] for line in lines if line}
+    assert set(few) <= first
+    assert {entry.name for registry in (POOLINGS, LOSSES, METHODS) for entry in registry} <= first
+
+
+@pytest.mark.parametrize("registry", [ENCODERS, POOLINGS, LOSSES, METHODS], ids=lambda registry: registry.kind)
+def test_a_name_tells_each_setting_with_its_help(registry, capsys):
+    for entry in registry:
+        assert main(["models", entry.name, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["source"] == entry.source
+        assert [setting["name"] for setting in told["settings"]] == [field.name for field in fields(entry.settings)]
+        assert all(setting["help"] and setting["type"] for setting in told["settings"]), entry.name
+
+
+def test_a_size_tells_what_to_write_in_a_recipe(capsys):
+    assert main(["models", "redimnet2-b1"]) == 0
+    told = capsys.readouterr().out
+    assert "model:\n  name: redimnet2\n  size: b1\n  features:\n    bins: 72\n" in told
+    assert "size: b0, b1, b2 (default: b0)" in told
+
+
+def test_an_unknown_name_is_one_line(capsys):
+    assert main(["models", "resnet43"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("parvox: error: unknown name 'resnet43': did you mean 'resnet34'?")
+    assert said.count("\n") == 1
