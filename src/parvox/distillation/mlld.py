@@ -83,12 +83,12 @@ class MultiLevelDistillation(DistillationMethod):
             "class": (settings.class_weight, class_alignment, classes),
             "batch": (settings.batch_weight, batch_alignment, instances),
         }
-        return {
-            f"{_NAME}_{level}": weight
-            * torch.stack([align(ours, theirs, t, keep) for t in settings.temperatures]).sum()
-            for level, (weight, align, keep) in levels.items()
-            if weight
-        }
+        terms = {}
+        for level, (weight, align, keep) in levels.items():
+            if weight:
+                each = [align(ours, theirs, temperature, keep) for temperature in settings.temperatures]
+                terms[f"{_NAME}_{level}"] = weight * torch.stack(each).sum()
+        return terms
 
 
 def uncertain(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
