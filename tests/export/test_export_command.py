@@ -55,7 +55,7 @@ def test_both_precisions_from_a_run_folder(run_folder, tmp_path, capsys):
     assert main(["export", str(run_folder), str(fp32)]) == 0
     text = capsys.readouterr().out
     assert text.splitlines()[0].split(maxsplit=1) == ["file", f"{fp32}, fp32, {fp32.stat().st_size / 1e3:,.0f} kB"]
-    for label in ("from PyTorch", "speed", "dev EER", "threshold eer"):
+    for label in ("from PyTorch", "speed", "dev EER", "thresholds", "eer (default)"):
         assert label in text
     assert "synthetic: error rates and thresholds say nothing" in text
 
@@ -68,7 +68,7 @@ def test_both_precisions_from_a_run_folder(run_folder, tmp_path, capsys):
     assert result["milliseconds"] > 0
     contract = read_contract(int8)
     assert (contract.name, contract.precision) == ("tiny", "int8")
-    assert result["thresholds"]["eer"]["threshold"] == contract.thresholds["eer"].threshold
+    assert result["settled"]["thresholds"]["eer"]["threshold"] == contract.thresholds["eer"].threshold
     assert "/" not in contract.recipe.split("model:")[0]  # no path of this machine
 
     samples = (0.1 * np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)

@@ -5,74 +5,14 @@ import hashlib
 import numpy as np
 import pytest
 import yaml
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from toy_encoder import toy_run
 
-from parvox.corpora.trials import Trial
 from parvox.errors import ModelFileError
-from parvox.evaluation.measures import ScoreSet
-from parvox.evaluation.trials import TrialIndex
-from parvox.export.contract import build_contract, file_bytes, fingerprint, operating_points, without_paths
+from parvox.evaluation.settle import Judged, SettleSettings, settle
+from parvox.export.contract import build_contract, file_bytes, fingerprint, without_paths
 from parvox.runtime.embedder import SpeakerEmbedder
 from parvox.runtime.golden import golden_signal
 from parvox.runtime.model_file import read_model_file
-
-
-def trials(targets, nontargets):
-    found = [Trial(f"a{index}", "b", True) for index in range(targets)]
-    found += [Trial(f"c{index}", "b", False) for index in range(nontargets)]
-    return TrialIndex.from_trials(found, "dev trials of a test")
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    targets=st.integers(2, 40),
-    nontargets=st.integers(1, 2500),
-    digits=st.sampled_from([1, 2, 7]),
-)
-def test_operating_points_are_what_their_names_say(seed, targets, nontargets, digits):
-    rng = np.random.default_rng(seed)
-    target = np.round(rng.normal(0.3, 0.2, targets), digits).astype(np.float32)
-    nontarget = np.round(rng.normal(0, 0.2, nontargets), digits).astype(np.float32)
-    points = operating_points(ScoreSet(target, nontarget), trials(targets, nontargets), 10**6)
-    target, nontarget = target.astype(np.float64), nontarget.astype(np.float64)  # NumPy would round the threshold
-    assert ("far_1pct" in points) == (nontargets >= 100)
-    assert ("far_0.1pct" in points) == (nontargets >= 1000)
-    for name, point in points.items():
-        assert point.threshold == round(point.threshold, 6)
-        assert point.false_accept_rate == (nontarget >= point.threshold).mean()
-        assert point.false_reject_rate == (target < point.threshold).mean()
-        assert (point.target_trials, point.nontarget_trials) == (targets, nontargets)
-        assert "dev trials of a test" in point.source
-        if name.startswith("far"):
-            wanted = {"far_1pct": 0.01, "far_0.1pct": 0.001}[name]
-            assert point.false_accept_rate <= wanted
-            below = nontarget[nontarget < point.threshold]
-            assert (nontarget >= below.max()).mean() > wanted  # the next lower threshold accepts too many
-
-
-@pytest.mark.parametrize(
-    ("pairs", "names"), [(100, {"eer"}), (300, {"eer", "far_1pct"}), (3000, {"eer", "far_1pct", "far_0.1pct"})]
-)
-def test_a_rate_that_so_few_speakers_cannot_show_is_left_out(pairs, names):
-    scores = ScoreSet(np.linspace(0, 1, 50), np.linspace(-1, 0.5, 5000))
-    assert set(operating_points(scores, trials(50, 5000), pairs)) == names  # 3 / pairs: the rule of three
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), targets=st.integers(2, 50), nontargets=st.integers(2, 50))
-def test_the_eer_threshold_balances_the_errors_best(seed, targets, nontargets):
-    rng = np.random.default_rng(seed)
-    target = np.round(rng.normal(0.2, 0.2, targets), 3)
-    nontarget = np.round(rng.normal(0, 0.2, nontargets), 3)
-    points = operating_points(ScoreSet(target, nontarget), trials(targets, nontargets), 10**6)
-    assume("eer" in points)
-    every = np.unique(np.concatenate([target, nontarget]))
-    gaps = [abs((target < t).mean() - (nontarget >= t).mean()) for t in every]
-    found = points["eer"]
-    assert abs(found.false_reject_rate - found.false_accept_rate) <= min(gaps) + 1e-12
 
 
 def test_paths_do_not_leave_the_house():
@@ -97,7 +37,22 @@ def test_the_fingerprint_is_that_of_the_weights_file(tmp_path, toy):
 
 def test_what_is_sealed_is_what_the_runtime_reads(tmp_path, toy, toy_graph):
     run = toy_run(tmp_path / "run", toy, tmp_path / "prepared")
-    points = operating_points(ScoreSet([0.5, 0.9, 0.2], np.linspace(-0.5, 0.6, 200)), trials(3, 200), 10**6)
+    rng = np.random.default_rng(0)
+    speaker = np.arange(400) % 8
+    target = np.arange(400) < 80
+    settled = settle(
+        Judged(
+            (target + 0.5 * rng.standard_normal(400)).astype(np.float32),
+            target,
+            speaker,
+            np.where(target, speaker, (speaker + 1 + np.arange(400) // 8 % 7) % 8),
+            rng.uniform(0.4, 3, 400),
+            rng.uniform(0.4, 3, 400),
+            "dev trials of a test",
+        ),
+        SettleSettings(replicates=100),
+    )
+    assert settled.calibration is not None
     mean = np.linspace(-1, 1, 24).astype(np.float32)
     contract = build_contract(
         run,
@@ -105,7 +60,7 @@ def test_what_is_sealed_is_what_the_runtime_reads(tmp_path, toy, toy_graph):
         precision="fp32",
         name="toy",
         mean=mean,
-        thresholds=points,
+        settled=settled,
         synthetic=True,
         licence="CC-BY-4.0",
     )
@@ -115,7 +70,12 @@ def test_what_is_sealed_is_what_the_runtime_reads(tmp_path, toy, toy_graph):
     read, again = read_model_file(path)
     assert read == data
     assert again == contract
-    assert again.thresholds == points
+    assert (again.thresholds, again.unsupported, again.bands) == (
+        settled.thresholds,
+        settled.unsupported,
+        settled.bands,
+    )
+    assert again.calibration == settled.calibration
     assert again.default_threshold == "eer"
     np.testing.assert_array_equal(np.float32(again.mean), mean)
     assert (again.min_samples, again.embedding_dim, again.sample_rate_hz) == (400, 24, 16000)

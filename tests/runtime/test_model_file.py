@@ -28,6 +28,7 @@ from parvox.runtime.model_file import (
     read_model_file,
     seal,
 )
+from parvox.runtime.operating import DurationBand, LlrMap
 
 
 def refusal(path: Path, data: bytes | None = None) -> str:
@@ -189,24 +190,58 @@ def test_contracts_that_are_none(text: str, tmp_path: Path) -> None:
     assert "contract" in refusal(tmp_path / "m.onnx", sealed_with(text))
 
 
-def leaves(values: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+POINT = dataclasses.replace(
+    CONTRACT.thresholds["strict"],
+    interval=(0.95, 0.99),
+    false_accept_interval=(0.0, 0.01),
+    false_reject_interval=(0.01, 0.05),
+    smallest_rate=0.0005,
+)
+FULL = dataclasses.replace(
+    CONTRACT,
+    thresholds={"strict": POINT},
+    default_threshold="strict",
+    unsupported={"far_0.1pct": "Unknown: too few."},
+    bands=(
+        DurationBand(0.0, 1.0, 7, 120, 3400, {"strict": POINT}, {"far_0.1pct": "Unknown: far too few."}),
+        DurationBand(1.0, None, 7, 0, 3, {}, {"strict": "Unknown: hardly any."}),
+    ),
+    calibration=LlrMap({"score": 9.0, "log_shorter_s": 0.5}, -3.0, {"log_shorter_s": (-1.0, 1.5)}, (-4.0, 6.0), "dev"),
+    compatible_with=("5" * 64,),
+)
+OPTIONAL = {
+    *("unsupported", "bands", "calibration", "compatible_with", "to_s"),
+    *("interval", "false_accept_interval", "false_reject_interval", "smallest_rate"),
+}
+
+
+def leaves(values: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     if isinstance(values, dict) and path != ("features",):
         return [path, *(leaf for key in values for leaf in leaves(values[key], (*path, key)))]
+    if isinstance(values, list) and path in (("bands",), ("compatible_with",)):
+        return [path, *(leaf for key, value in enumerate(values) for leaf in leaves(value, (*path, key)))]
     return [path]
 
 
-PATHS = [path for path in leaves(json.loads(CONTRACT.to_json())) if path and path != ("mean",)]
+PATHS = [path for path in leaves(json.loads(FULL.to_json())) if path and path != ("mean",)]
 CASES = [
     (path, wrong)
     for path in PATHS
     for wrong in ("missing", "other type", "huge")
-    if not (wrong == "missing" and path[0] == "thresholds" and len(path) == 2)  # any set of them will do
+    if wrong != "missing"
+    or not (
+        path[-1] in OPTIONAL  # not there in files of before
+        or isinstance(path[-1], int)
+        or path[-2:-1] in (("thresholds",), ("unsupported",))  # any set of them will do
+    )
 ]
 
 
-@pytest.mark.parametrize(("path", "wrong"), CASES, ids=lambda part: part if isinstance(part, str) else ".".join(part))
-def test_every_field_is_checked(path: tuple[str, ...], wrong: str) -> None:
-    values = json.loads(CONTRACT.to_json())
+@pytest.mark.parametrize(
+    ("path", "wrong"), CASES, ids=lambda part: part if isinstance(part, str) else ".".join(map(str, part))
+)
+def test_every_field_is_checked(path: tuple[Any, ...], wrong: str) -> None:
+    values = json.loads(FULL.to_json())
     inside = values
     for key in path[:-1]:
         inside = inside[key]
@@ -243,6 +278,34 @@ def test_thresholds_are_finite_numbers(number: str) -> None:
     assert text != CONTRACT.to_json()
     with pytest.raises(ModelFileError, match=r"thresholds\.strict\.threshold"):
         ModelContract.from_json(text)
+
+
+def test_files_of_before_the_bands_are_read() -> None:
+    values = json.loads(CONTRACT.to_json())
+    for name in OPTIONAL & values.keys():
+        del values[name]
+    for point in values["thresholds"].values():
+        for name in OPTIONAL & point.keys():
+            del point[name]
+    assert ModelContract.from_json(json.dumps(values)) == CONTRACT
+
+
+def test_bands_and_calibration_are_read_as_written() -> None:
+    assert ModelContract.from_json(FULL.to_json()) == FULL
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ([(0, 1), (2, None)], "begin where the one before ends"),
+        ([(0, None), (1, 2)], "begin where the one before ends"),
+        ([(2, 1)], "rising ends"),
+        ([(-1, 1)], "rising ends"),
+    ],
+)
+def test_bands_that_overlap_or_leave_gaps(ends: list[tuple[float, float | None]], words: str) -> None:
+    with pytest.raises(ModelFileError, match=words):
+        dataclasses.replace(FULL, bands=tuple(DurationBand(low, high, 5, 20, 20) for low, high in ends))
 
 
 def test_optional_fields_may_be_null() -> None:

@@ -21,9 +21,9 @@ from parvox.runtime.model_file import (
     UNSEALED,
     Golden,
     ModelContract,
-    OperatingPoint,
     seal,
 )
+from parvox.runtime.operating import OperatingPoint
 
 RATE = 16000
 WINDOW, SHIFT, BANDS = 400, 160, 24

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from parvox.cli.operating import threshold_rows
 from parvox.cli.parsing import call
 
 if TYPE_CHECKING:
@@ -89,13 +90,10 @@ def _summary(result: ExportResult) -> str:
         rows.append(
             ("from fp32", f"cosine distance {result.int8_distance:.2g} on average, {result.calibration} calibration")
         )
-    for name, point in result.thresholds.items():
-        rows.append(
-            (
-                f"threshold {name}",
-                f"{point.threshold:.4f}: {100 * point.false_accept_rate:.2f} % of {point.nontarget_trials} non-targets "
-                f"accepted, {100 * point.false_reject_rate:.2f} % of {point.target_trials} targets rejected",
-            )
+    if result.settled is not None:
+        settled = result.settled
+        rows += threshold_rows(
+            settled.thresholds, settled.unsupported, settled.bands, settled.calibration, settled.default
         )
     rows += [("note", note) for note in result.notes]
     width = max(len(label) for label, _ in rows)

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parvox.cli.operating import threshold_rows
 from parvox.cli.parsing import call
 from parvox.errors import MissingExtraError, ModelFileError
 
 if TYPE_CHECKING:
-    from parvox.runtime.model_file import ModelContract, OperatingPoint
+    from parvox.runtime.model_file import ModelContract
 
 
 def main(argv: list[str]) -> None:
@@ -61,19 +62,10 @@ def _contract_lines(contract: ModelContract) -> list[str]:
         ("exported by", f"Parvox {contract.parvox_version}"),
         ("recipe", f"{len(contract.recipe.splitlines())} lines (--json shows them)"),
     ]
-    if not contract.thresholds:
-        rows.append(("thresholds", "none: give parvox verify one with --threshold"))
-    for index, (name, point) in enumerate(sorted(contract.thresholds.items(), key=lambda item: item[1].threshold)):
-        rows.append(("thresholds" if index == 0 else "", _threshold(name, point, name == contract.default_threshold)))
-    return _aligned(rows)
-
-
-def _threshold(name: str, point: OperatingPoint, default: bool) -> str:
-    return (
-        f"{name}{' (default)' if default else ''}: {point.threshold:.4f}, {point.false_accept_rate:.2%} false accepts "
-        f"of {point.nontarget_trials:,}, {point.false_reject_rate:.2%} false rejects of {point.target_trials:,}, "
-        f"{point.source}"
+    rows += threshold_rows(
+        contract.thresholds, contract.unsupported, contract.bands, contract.calibration, contract.default_threshold
     )
+    return _aligned(rows)
 
 
 def _run_folder(path: Path) -> tuple[dict[str, Any], str]:

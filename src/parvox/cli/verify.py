@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,18 +70,14 @@ def verify(
 
 
 def _text(decision: Decision) -> str:
-    rates = ""
-    if decision.false_accept_rate is not None and decision.false_reject_rate is not None:
-        rates = (
-            f"; {decision.false_accept_rate:.2%} false accepts and {decision.false_reject_rate:.2%} false rejects "
-            f"on {decision.source}"
-        )
-    where = f"operating point {decision.operating_point}" if decision.operating_point else "given"
     lines = [
         f"decision   {decision.decision}",
+        f"reason     {decision.reason}",
         "score      " + ("none" if decision.score is None else f"{decision.score:.4f}"),
-        f"threshold  {decision.threshold:.4f}  ({where}{rates})",
     ]
+    if decision.llr is not None:
+        lines.append(f"evidence   log-likelihood ratio {decision.llr:+.2f}: {_odds(decision.llr)}")
+    lines.append(f"threshold  {decision.threshold:.4f}{_interval(decision)}  ({_where(decision)})")
     width = max(len(heard.name) for heard in decision.recordings)
     for index, heard in enumerate(decision.recordings):
         what = "speech" if index == 0 else ""
@@ -88,3 +85,28 @@ def _text(decision: Decision) -> str:
     lines.append(f"model      {decision.model} ({decision.precision}), fingerprint {decision.fingerprint[:12]}")
     lines.extend(f"note       {reason}" for reason in decision.reasons)
     return "\n".join(lines)
+
+
+def _odds(llr: float) -> str:
+    times = math.exp(abs(llr))
+    if times < 1.05:
+        return "as likely from one voice as from two"
+    likelier, than = ("one voice", "two") if llr > 0 else ("two voices", "one")
+    return f"{times:,.3g} times likelier from {likelier} than from {than}"
+
+
+def _interval(decision: Decision) -> str:
+    found = decision.threshold_interval
+    return "" if found is None else f" [{found[0]:.4f}, {found[1]:.4f}]"
+
+
+def _where(decision: Decision) -> str:
+    if decision.operating_point is None:
+        return "given"
+    words = f"operating point {decision.operating_point}, {decision.band or 'any length'} of speech"
+    if decision.false_accept_rate is not None and decision.false_reject_rate is not None:
+        words += (
+            f"; {decision.false_accept_rate:.2%} false accepts and {decision.false_reject_rate:.2%} false rejects "
+            f"on {decision.source}"
+        )
+    return words

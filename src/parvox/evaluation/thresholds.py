@@ -152,7 +152,10 @@ def threshold_at_cost(
         return Threshold(name, purpose, None, None, None, least, f"The least cost is to {what} everyone.")
     spread = None
     if weights is not None:
-        replicates = bootstrap(score, label, first, second, weights, p_targets=(p_target,), c_miss=c_miss, c_fa=c_fa)
+        if replicates is None:
+            replicates = bootstrap(
+                score, label, first, second, weights, p_targets=(p_target,), c_miss=c_miss, c_fa=c_fa
+            )
         spread = interval(replicates.min_dcf_threshold[p_target], level)
     rates = error_rates(score, label, first, second, point.threshold, weights, level)
     return Threshold(name, purpose, point.threshold, spread, rates, least, _advice(rates))

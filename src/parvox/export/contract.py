@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ from numpy.typing import NDArray
 
 from parvox import __version__
 from parvox.errors import ModelFileError
-from parvox.evaluation.measures import ScoreSet
-from parvox.evaluation.rates import smallest_rate
-from parvox.evaluation.trials import TrialIndex
+from parvox.evaluation.settle import Settled
 from parvox.export.session import embed, open_session
 from parvox.models import SpeakerModel
 from parvox.models.cost import count_macs, count_parameters
@@ -28,7 +25,6 @@ from parvox.runtime.model_file import (
     UNSEALED,
     Golden,
     ModelContract,
-    OperatingPoint,
     Precision,
     seal,
 )
@@ -38,50 +34,6 @@ GOLDEN_DISTANCE: dict[Precision, float] = {"fp32": 1e-4, "int8": 5e-3}
 """How far the golden embedding of another machine may be off. Processors round features otherwise in the last bit,
 which tips some 8-bit numbers to their neighbours: a few 1e-4. Saturating arithmetic shows as several 1e-2."""
 
-_FALSE_ACCEPTS = {"far_1pct": 0.01, "far_0.1pct": 0.001}
-
-
-def operating_points(scores: ScoreSet, trials: TrialIndex, speaker_pairs: int) -> dict[str, OperatingPoint]:
-    """Thresholds from scored trials: ``eer``, and ``far_1pct`` and ``far_0.1pct`` where there are speakers enough.
-
-    ``eer`` is where both error rates are nearest to each other; ``far_1pct`` is the lowest threshold at which no more
-    than 1 % of the non-target trials are accepted. Rates are counted anew at the rounded threshold.
-
-    Args:
-        scores: Of the trials.
-        trials: Where they come from.
-        speaker_pairs: Different pairs of speakers among the non-target trials. A rate that so few could not show is
-            left out, by the rule that `parvox evaluate` follows.
-    """
-    found = {"eer": scores.eer_point().threshold}
-    for name, rate in _FALSE_ACCEPTS.items():
-        accepted = math.floor(rate * len(scores.nontarget))
-        if accepted and rate >= smallest_rate(speaker_pairs):  # else the threshold would be a guess
-            found[name] = _threshold_accepting(scores, accepted)
-    points = {}
-    for name, threshold in found.items():
-        if not math.isfinite(threshold):
-            continue
-        threshold = math.ceil(threshold * 1e6) / 1e6  # upwards: the false-accept rate stays what the name says
-        point = scores.at(threshold)
-        points[name] = OperatingPoint(
-            threshold=threshold,
-            false_accept_rate=point.false_accept_rate,
-            false_reject_rate=point.miss_rate,
-            target_trials=trials.targets,
-            nontarget_trials=trials.nontargets,
-            source=f"{trials.name}, sha256 {trials.sha256[:16]}",
-        )
-    return points
-
-
-def _threshold_accepting(scores: ScoreSet, accepted: int) -> float:
-    """Half-way between the lowest non-target score still accepted, ties left out, and the next one below."""
-    rejected = scores.nontarget[: len(scores.nontarget) - accepted]
-    highest = float(rejected[-1])
-    above = scores.nontarget[np.searchsorted(scores.nontarget, rejected[-1], "right") :]
-    return highest + (float(above[0]) - highest) / 2 if len(above) else float(np.nextafter(highest, np.inf))
-
 
 def build_contract(
     run: Run,
@@ -90,7 +42,7 @@ def build_contract(
     precision: Precision,
     name: str,
     mean: NDArray[np.float32] | None,
-    thresholds: dict[str, OperatingPoint],
+    settled: Settled | None,
     synthetic: bool,
     licence: str,
 ) -> ModelContract:
@@ -102,7 +54,7 @@ def build_contract(
         precision: Of the graph.
         name: The model's name.
         mean: (embedding_dim,) to subtract before scoring, or None.
-        thresholds: From `operating_points`.
+        settled: Thresholds and calibration; None without trials.
         synthetic: Whether the speech behind it was made rather than recorded.
         licence: Of the weights.
     """
@@ -119,8 +71,11 @@ def build_contract(
         parameters=count_parameters(model),
         macs_1s=count_macs(model, _seconds(model)),
         mean=None if mean is None else tuple(float(value) for value in mean),
-        thresholds=thresholds,
-        default_threshold="eer" if "eer" in thresholds else None,
+        thresholds={} if settled is None else settled.thresholds,
+        default_threshold=None if settled is None else settled.default,
+        unsupported={} if settled is None else settled.unsupported,
+        bands=() if settled is None else settled.bands,
+        calibration=None if settled is None else settled.calibration,
         golden=Golden(DEFAULT_SIGNAL, tuple(float(value) for value in golden), GOLDEN_DISTANCE[precision]),
         fingerprint=fingerprint(run.folder),
         synthetic=synthetic,

@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.errors import ExportError, OutputError, TrialError
 from parvox.evaluation.measures import ScoreSet
+from parvox.evaluation.scoring import cosine_scores
+from parvox.evaluation.settle import Settled
 from parvox.export.agreement import check_against_pytorch, check_padding
 from parvox.export.compact import compact_frontend, strip
-from parvox.export.contract import build_contract, file_bytes, operating_points
+from parvox.export.contract import build_contract, file_bytes
 from parvox.export.int8 import Calibration, Quantised, Quantiser
 from parvox.export.material import Material
 from parvox.export.onnx_graph import to_onnx
 from parvox.export.session import open_session
+from parvox.export.settled import settle_dev
 from parvox.export.speed import session_milliseconds
 from parvox.files import atomic_file, refuse_overwrite
 from parvox.models import SpeakerModel
 from parvox.runtime.embedder import SpeakerEmbedder
-from parvox.runtime.model_file import OperatingPoint, Precision
+from parvox.runtime.model_file import Precision
+from parvox.runtime.operating import OperatingPoint
 from parvox.training.run import Run, load_run
 
 SPEED_S = 3.0
@@ -56,7 +60,7 @@ class ExportResult:
         int8_distance: Mean cosine distance between int8 and fp32 embeddings on real clips; None for fp32.
         calibration: How int8 ranges were taken; None for fp32.
         left_in_fp32: Modules that int8 would have cost too much.
-        thresholds: Operating points by name.
+        settled: Thresholds and calibration in the file; None without dev trials.
         notes: What the user should know.
     """
 
@@ -72,8 +76,13 @@ class ExportResult:
     int8_distance: float | None
     calibration: str | None
     left_in_fp32: tuple[str, ...]
-    thresholds: dict[str, OperatingPoint]
+    settled: Settled | None
     notes: tuple[str, ...]
+
+    @property
+    def thresholds(self) -> dict[str, OperatingPoint]:
+        """Operating points over recordings of all lengths, by name."""
+        return {} if self.settled is None else self.settled.thresholds
 
 
 def export_model(
@@ -147,16 +156,16 @@ def export_model(
         quantised, kept = _within_tolerance(quantiser, calibration, material, fp32, tolerance_eer, subtract_mean)
         check_padding(kept.session, probes[::4])
 
-    thresholds = {}
+    settled = None
     if kept.scores is not None and material.trials is not None:
-        thresholds = operating_points(kept.scores, material.trials, material.speaker_pairs())
+        settled = settle_dev(material, material.trials, kept.scores)
     contract = build_contract(
         run,
         kept.graph,
         precision=precision,
         name=name or run.folder.resolve().name,
         mean=kept.mean,
-        thresholds=thresholds,
+        settled=settled,
         synthetic=bool(run.summary.get("synthetic", corpus.info.synthetic)),
         licence=licence,
     )
@@ -181,8 +190,8 @@ def export_model(
         int8_distance=quantised.mean_distance if quantised else None,
         calibration=quantised.method if quantised else None,
         left_in_fp32=quantised.excluded if quantised else (),
-        thresholds=thresholds,
-        notes=tuple(_notes(quantised, speed, speed_fp32, thresholds, corpus.info.synthetic)),
+        settled=settled,
+        notes=tuple(_notes(quantised, speed, speed_fp32, settled, corpus.info.synthetic)),
     )
 
 
@@ -205,7 +214,7 @@ class _Measured:
     graph: onnx.ModelProto
     session: Any
     mean: NDArray[np.float32] | None
-    scores: ScoreSet | None
+    scores: NDArray[np.float32] | None
     eer: float | None
 
 
@@ -213,8 +222,8 @@ def _measure(graph: onnx.ModelProto, session: Any, material: Material, subtract_
     mean = material.mean(session) if subtract_mean else None
     if material.trials is None:
         return _Measured(graph, session, mean, None, None)
-    scores = material.dev_scores(material.dev_embeddings(session, f"{what}: dev trials"), mean)
-    return _Measured(graph, session, mean, scores, scores.eer())
+    scores = cosine_scores(material.dev_embeddings(session, f"{what}: dev trials"), material.trials, mean)
+    return _Measured(graph, session, mean, scores, ScoreSet.from_labels(scores, material.trials.target).eer())
 
 
 def _within_tolerance(
@@ -268,14 +277,16 @@ def _notes(
     quantised: Quantised | None,
     speed: float,
     speed_fp32: float,
-    thresholds: dict[str, OperatingPoint],
+    settled: Settled | None,
     synthetic: bool,
 ) -> list[str]:
     notes = []
     if synthetic:
         notes.append("the corpus is synthetic: error rates and thresholds say nothing about real speech")
-    if not thresholds:
+    if settled is None:
         notes.append("no dev trials of both kinds: the file carries no threshold, so verify needs --threshold")
+    else:
+        notes += settled.notes
     if quantised is not None and quantised.excluded:
         notes.append(f"left in fp32, for the EER's sake: {', '.join(quantised.excluded)}")
     if quantised is not None and speed > _FASTER * speed_fp32:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from parvox.errors import ModelFileError
+from parvox.runtime import contract_fields as fields
+from parvox.runtime.operating import DurationBand, LlrMap, OperatingPoint, bands, check_bands, operating_points
 
 FORMAT = 1
 CONTRACT_KEY = "parvox_contract"
@@ -32,27 +33,6 @@ _EXPECTED = "a model file written by parvox export is expected"
 class _NotProtobufError(ModelFileError):
     def __init__(self) -> None:
         super().__init__("not a protocol buffer")
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """A decision threshold and what it was measured on.
-
-    Attributes:
-        threshold: Scores at or above it are accepted.
-        false_accept_rate: Share of non-target trials accepted, 0 to 1.
-        false_reject_rate: Share of target trials rejected, 0 to 1.
-        target_trials: How many target trials these rates rest on.
-        nontarget_trials: How many non-target trials these rates rest on.
-        source: The trials, in words.
-    """
-
-    threshold: float
-    false_accept_rate: float
-    false_reject_rate: float
-    target_trials: int
-    nontarget_trials: int
-    source: str
 
 
 @dataclass(frozen=True)
@@ -84,8 +64,13 @@ class ModelContract:
         parameters: Weights shipped.
         macs_1s: Multiply-accumulates for one second of speech.
         mean: (embedding_dim,) to subtract before scoring, or None.
-        thresholds: Operating points by name.
+        thresholds: Operating points by name, over recordings of all lengths.
         default_threshold: The operating point used unless another is named; None without any.
+        unsupported: Operating points wanted that the trials could not support: why, by name.
+        bands: Thresholds by seconds of net speech, the shortest first; may be empty.
+        calibration: What turns scores into log-likelihood ratios, or None.
+        compatible_with: Fingerprints of other models whose embeddings may be compared with this one's: the teacher
+            whose embeddings it was trained to give.
         golden: The check made at load.
         fingerprint: SHA-256 of the fp32 weights; embeddings of equal fingerprints may be compared.
         synthetic: Whether it was trained on synthetic voices.
@@ -112,6 +97,10 @@ class ModelContract:
     licence: str
     recipe: str = dataclasses.field(repr=False)
     parvox_version: str
+    unsupported: dict[str, str] = dataclasses.field(default_factory=dict)
+    bands: tuple[DurationBand, ...] = ()
+    calibration: LlrMap | None = None
+    compatible_with: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -136,6 +125,7 @@ class ModelContract:
             raise ModelFileError(
                 f"contract: default_threshold {self.default_threshold!r} given; known operating points: {known}"
             )
+        check_bands(self.bands)
 
     def to_json(self) -> str:
         """The contract as it stands in a model file's metadata."""
@@ -152,7 +142,7 @@ class ModelContract:
             ModelFileError: it is not JSON, of another format, or a field is missing or of another type.
         """
         try:
-            values = json.loads(text, parse_int=_whole)
+            values = json.loads(text, parse_int=fields.whole)
         except (ValueError, RecursionError):
             raise ModelFileError("contract: not JSON; export the model again") from None
         if not isinstance(values, dict):
@@ -162,32 +152,36 @@ class ModelContract:
                 f"contract: format {values.get('format')!r} given, this Parvox reads format {FORMAT}: "
                 "export the model again, or install the Parvox that wrote it"
             )
-        golden = _field(values, "golden", dict)
-        thresholds = _field(values, "thresholds", dict)
+        golden = fields.field(values, "golden", dict)
+        calibration = fields.optional(values, "calibration", dict)
         return cls(
-            name=_field(values, "name", str),
-            precision=_field(values, "precision", str),
-            sample_rate_hz=_field(values, "sample_rate_hz", int),
-            min_samples=_field(values, "min_samples", int),
-            embedding_dim=_field(values, "embedding_dim", int),
-            features=_field(values, "features", dict),
-            parameters=_field(values, "parameters", int),
-            macs_1s=_field(values, "macs_1s", int),
-            mean=None if values.get("mean", 0) is None else _vector(values, "mean"),
-            thresholds={key: _operating_point(thresholds, key) for key in thresholds},
+            name=fields.field(values, "name", str),
+            precision=fields.field(values, "precision", str),
+            sample_rate_hz=fields.field(values, "sample_rate_hz", int),
+            min_samples=fields.field(values, "min_samples", int),
+            embedding_dim=fields.field(values, "embedding_dim", int),
+            features=fields.field(values, "features", dict),
+            parameters=fields.field(values, "parameters", int),
+            macs_1s=fields.field(values, "macs_1s", int),
+            mean=None if values.get("mean", 0) is None else fields.vector(values, "mean"),
+            thresholds=operating_points(values),
             default_threshold=(
-                None if values.get("default_threshold", 0) is None else _field(values, "default_threshold", str)
+                None if values.get("default_threshold", 0) is None else fields.field(values, "default_threshold", str)
             ),
             golden=Golden(
-                signal=_field(golden, "signal", str, "golden."),
-                embedding=_vector(golden, "embedding", "golden."),
-                max_cosine_distance=_field(golden, "max_cosine_distance", float, "golden."),
+                signal=fields.field(golden, "signal", str, "golden."),
+                embedding=fields.vector(golden, "embedding", "golden."),
+                max_cosine_distance=fields.field(golden, "max_cosine_distance", float, "golden."),
             ),
-            fingerprint=_field(values, "fingerprint", str),
-            synthetic=_field(values, "synthetic", bool),
-            licence=_field(values, "licence", str),
-            recipe=_field(values, "recipe", str),
-            parvox_version=_field(values, "parvox_version", str),
+            fingerprint=fields.field(values, "fingerprint", str),
+            synthetic=fields.field(values, "synthetic", bool),
+            licence=fields.field(values, "licence", str),
+            recipe=fields.field(values, "recipe", str),
+            parvox_version=fields.field(values, "parvox_version", str),
+            unsupported=fields.texts(values, "unsupported"),
+            bands=bands(values),
+            calibration=None if calibration is None else LlrMap.from_dict(calibration),
+            compatible_with=_fingerprints(values),
         )
 
 
@@ -322,47 +316,7 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     raise _NotProtobufError
 
 
-def _field(values: dict[str, Any], key: str, kind: type, inside: str = "") -> Any:
-    """``values[key]``, which must be of `kind` (an int passes for a float, a bool never for a number)."""
-    if key not in values:
-        raise ModelFileError(f"contract: {inside}{key} is missing; export the model again")
-    value = values[key]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if not right or (isinstance(value, float) and not math.isfinite(value)):
-        raise ModelFileError(f"contract: {inside}{key} is {_short(value)}; a {_KINDS[kind]} is expected")
-    return value
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > 19:
-        raise ValueError("no field of a contract is that large")
-    return int(digits)
-
-
-_KINDS = {str: "text", int: "whole number", float: "finite number", bool: "true or false", dict: "JSON object"}
-
-
-def _vector(values: dict[str, Any], key: str, inside: str = "") -> tuple[float, ...]:
-    vector = values.get(key)
-    if not isinstance(vector, list) or not all(type(x) in (int, float) and math.isfinite(x) for x in vector):
-        raise ModelFileError(f"contract: {inside}{key} is {_short(vector)}; a list of finite numbers is expected")
-    return tuple(float(x) for x in vector)
-
-
-def _operating_point(thresholds: dict[str, Any], key: str) -> OperatingPoint:
-    values, inside = _field(thresholds, key, dict, "thresholds."), f"thresholds.{key}."
-    return OperatingPoint(
-        threshold=_field(values, "threshold", float, inside),
-        false_accept_rate=_field(values, "false_accept_rate", float, inside),
-        false_reject_rate=_field(values, "false_reject_rate", float, inside),
-        target_trials=_field(values, "target_trials", int, inside),
-        nontarget_trials=_field(values, "nontarget_trials", int, inside),
-        source=_field(values, "source", str, inside),
-    )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+def _fingerprints(values: dict[str, Any]) -> tuple[str, ...]:
+    given = fields.optional(values, "compatible_with", list) or []
+    numbered = {str(number): value for number, value in enumerate(given)}
+    return tuple(fields.field(numbered, number, str, "compatible_with.") for number in numbered)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from parvox.audio import Audio, read_audio
 from parvox.errors import ModelFileError, ParvoxError, nearest
 from parvox.runtime.embedder import SpeakerEmbedder
+from parvox.runtime.operating import DurationBand, OperatingPoint
 from parvox.runtime.speech import find_speech
 
 MIN_SPEECH_S = 0.2
@@ -47,13 +48,18 @@ class Decision:
     Attributes:
         decision: "accept" (same voice), "reject", or "refuse" where there is too little speech for either.
         score: Cosine similarity, -1 to 1; None if refused.
+        llr: The same as a log-likelihood ratio (natural logarithm), above zero where one voice is likelier than two;
+            None if refused, or if the model file has no calibration.
         threshold: Scores at or above it are accepted.
         operating_point: The threshold's name in the model file; None for a threshold of the caller's.
+        band: The lengths of speech that the threshold was measured on, such as "1 to 2 s"; None for all lengths.
+        threshold_interval: Where the threshold would lie with other speakers (95 %); None if unknown.
         false_accept_rate: Share of non-target trials accepted where the threshold was measured; None if unknown.
         false_reject_rate: Share of target trials rejected there; None if unknown.
         source: The trials the rates were measured on, in words; None if unknown.
         recordings: What was heard, enrolment first.
-        reasons: Why a decision was refused, or should be taken with care; empty if there is nothing to say.
+        reason: Why this decision, in one sentence.
+        reasons: What a refusal rests on, or why a decision should be taken with care; empty if there is nothing to say.
         model: Name of the model.
         precision: "fp32" or "int8".
         fingerprint: Of the model's weights.
@@ -62,12 +68,16 @@ class Decision:
 
     decision: Literal["accept", "reject", "refuse"]
     score: float | None
+    llr: float | None
     threshold: float
     operating_point: str | None
+    band: str | None
+    threshold_interval: tuple[float, float] | None
     false_accept_rate: float | None
     false_reject_rate: float | None
     source: str | None
     recordings: tuple[Heard, ...]
+    reason: str
     reasons: tuple[str, ...]
     model: str
     precision: str
@@ -79,12 +89,29 @@ class Decision:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """What a score is held against.
+
+    Attributes:
+        threshold: Scores at or above it are accepted.
+        point: Where it was measured; None for a threshold of the caller's.
+        band: The lengths of speech it was measured on; None for all lengths.
+        caution: What to mind of it; empty if nothing.
+    """
+
+    threshold: float
+    point: OperatingPoint | None = None
+    band: DurationBand | None = None
+    caution: str = ""
+
+
 class Verifier:
-    """Compares voices with one model at one threshold.
+    """Compares voices with one model at one operating point.
 
     The score is the cosine between the test embedding and the mean of the length-normalised enrolment embeddings,
-    after subtraction of the contract's embedding mean where it has one. Recordings are embedded whole; speech
-    seconds only say how much a decision rests on.
+    after subtraction of the contract's embedding mean where it has one. Recordings are embedded whole; seconds of
+    speech choose the threshold, where the model file has thresholds by length, and say what a decision rests on.
 
     Args:
         embedder: The model.
@@ -114,6 +141,8 @@ class Verifier:
         name = contract.default_threshold if operating_point is None and threshold is None else operating_point
         if name is not None and name not in contract.thresholds:
             known = nearest(name, contract.thresholds) if contract.thresholds else "it has none"
+            if name in contract.unsupported:
+                raise ModelFileError(f"{embedder.name}: no threshold {name}. {contract.unsupported[name]}")
             raise ModelFileError(f"{embedder.name}: unknown operating point {name!r}: {known}")
         if name is None and threshold is None:
             raise ModelFileError(f"{embedder.name}: no threshold in this model file: give one with --threshold")
@@ -123,6 +152,29 @@ class Verifier:
         self.threshold = float(threshold) if self._point is None else self._point.threshold  # type: ignore[arg-type]
         self.min_speech_s = min_speech_s
         self.advised_speech_s = max(advised_speech_s, min_speech_s)
+
+    def bar(self, enrol_s: float, test_s: float) -> Bar:
+        """The threshold for so much speech: that of the shorter side's band, else that of all lengths.
+
+        Args:
+            enrol_s: Seconds of net speech of all enrolment recordings together.
+            test_s: Seconds of net speech of the recording to test.
+        """
+        if self._point is None or self.operating_point is None:
+            return Bar(self.threshold)
+        shorter_s = min(enrol_s, test_s)
+        band = next((each for each in self.embedder.contract.bands if each.holds(shorter_s)), None)
+        if band is None:
+            return Bar(self.threshold, self._point)
+        if self.operating_point in band.thresholds:
+            point = band.thresholds[self.operating_point]
+            return Bar(point.threshold, point, band)
+        why = band.unsupported.get(self.operating_point, "None was measured.").removeprefix("Unknown: ")
+        caution = (
+            f"no threshold {self.operating_point} of its own for {band.words} of speech ({why.rstrip('.')}): the one "
+            "for all lengths is used, and its error rates may not hold here"
+        )
+        return Bar(self.threshold, self._point, None, caution)
 
     def normalised(self, recordings: Sequence[Audio]) -> NDArray[np.float64]:
         """(recordings, embedding_dim): embeddings less the contract's mean, scaled to length 1."""
@@ -152,17 +204,28 @@ class Verifier:
             for each in heard
             if each.speech_s < self.min_speech_s
         ]
+        enrol_s, test_s = sum(each.speech_s for each in heard[:-1]), heard[-1].speech_s
+        bar = self.bar(enrol_s, test_s)
         if nothing:
-            return self._decision("refuse", None, heard, nothing)
+            return self._decision("refuse", bar, heard, "there is too little speech to decide", nothing)
         voices = self.normalised([*enrolled, test])
         score = float(np.clip(_unit(voices[:-1].mean(0)) @ voices[-1], -1, 1))
-        reasons = self._cautions(enrolled, test, heard, voices[:-1])
-        return self._decision("accept" if score >= self.threshold else "reject", score, heard, reasons)
+        reasons = self._cautions(enrolled, test, heard, voices[:-1], bar)
+        llr, calibration = None, self.embedder.contract.calibration
+        if calibration is not None:
+            evidence = calibration.evidence(score, enrol_s, test_s)
+            llr = evidence.llr
+            reasons += [f"log-likelihood ratio: {evidence.note}"] if evidence.note else []
+        accepted = score >= bar.threshold
+        why = f"the score {score:.4f} is {'at or above' if accepted else 'below'} the threshold {bar.threshold:.4f}" + (
+            f" for {bar.band.words} of speech" if bar.band else ""
+        )
+        return self._decision("accept" if accepted else "reject", bar, heard, why, reasons, score, llr)
 
     def _cautions(
-        self, enrolled: list[Audio], test: Audio, heard: tuple[Heard, ...], voices: NDArray[np.float64]
+        self, enrolled: list[Audio], test: Audio, heard: tuple[Heard, ...], voices: NDArray[np.float64], bar: Bar
     ) -> list[str]:
-        reasons = []
+        reasons = [bar.caution] if bar.caution else []
         enrolled_s = sum(each.speech_s for each in heard[:-1])
         where = enrolled[0].name if len(enrolled) == 1 else f"the {len(enrolled)} enrolment recordings"
         for seconds, name in ((enrolled_s, where), (heard[-1].speech_s, test.name)):
@@ -183,7 +246,8 @@ class Verifier:
                 reasons.append(f"{audio.name} and {test.name} hold the same samples: that says nothing of the voice")
         for index, audio in enumerate(enrolled if len(enrolled) > 1 else []):
             others = float(_unit(np.delete(voices, index, 0).mean(0)) @ voices[index])
-            if others < self.threshold:
+            rest_s = sum(each.speech_s for each in heard[:-1]) - heard[index].speech_s
+            if others < self.bar(rest_s, heard[index].speech_s).threshold:
                 reasons.append(
                     f"{audio.name} scores {others:.2f} against the other enrolment recordings, below the threshold: "
                     "is it the same person?"
@@ -195,20 +259,27 @@ class Verifier:
     def _decision(
         self,
         decision: Literal["accept", "reject", "refuse"],
-        score: float | None,
+        bar: Bar,
         heard: tuple[Heard, ...],
+        reason: str,
         reasons: Sequence[str],
+        score: float | None = None,
+        llr: float | None = None,
     ) -> Decision:
-        point, contract = self._point, self.embedder.contract
+        point, contract = bar.point, self.embedder.contract
         return Decision(
             decision=decision,
             score=score,
-            threshold=self.threshold,
+            llr=llr,
+            threshold=bar.threshold,
             operating_point=self.operating_point,
+            band=bar.band.words if bar.band else None,
+            threshold_interval=point.interval if point else None,
             false_accept_rate=point.false_accept_rate if point else None,
             false_reject_rate=point.false_reject_rate if point else None,
             source=point.source if point else None,
             recordings=heard,
+            reason=reason,
             reasons=tuple(reasons),
             model=contract.name,
             precision=contract.precision,
