@@ -1,0 +1,129 @@
+"""Rates over seeds, their intervals by speaker, and differences between rows, replicate by replicate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from conditions import Conditions
+from numpy.typing import NDArray
+
+from parvox.evaluation.resampling import Interval, interval
+
+PLAIN = ("label", "embedding")  # the conventional methods, the better of which is to be beaten
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One row of a group under one condition.
+
+    Attributes:
+        group: Teacher, student and budget that it shares.
+        row: What it is.
+        condition: What was done to the test side.
+        seeds: How many runs.
+        eer: Mean over the seeds.
+        spread: Lowest and highest of the seeds.
+        interval: Of the mean, 95 %, by speaker.
+        min_dcf: Mean over the seeds.
+        added: Parameters that the method adds for training.
+        seconds: Per step.
+        replicates: (replicates,) EER, the mean over the seeds.
+        ratios: By the row it is set against, the ratio of EERs and its interval.
+    """
+
+    group: str
+    row: str
+    condition: str
+    seeds: int
+    eer: float
+    spread: tuple[float, float]
+    interval: Interval | None
+    min_dcf: float
+    added: int
+    seconds: float
+    replicates: NDArray[np.float64]
+    ratios: dict[str, tuple[float, Interval | None]]
+
+
+def summarise(
+    found: Iterable[dict[str, Any]], budget: str, conditions: Conditions, work: Path, split: str
+) -> list[Line]:
+    """A line for each group, row and condition.
+
+    Args:
+        found: Rows of the results file.
+        budget: Which of them.
+        conditions: The trials that they were scored on.
+        work: Where the scores are kept.
+        split: Whose.
+    """
+    runs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for each in found:
+        if each["budget"] == budget:
+            runs.setdefault((each["group"], each["row"], each["condition"]), []).append(each)
+    lines: dict[tuple[str, str, str], Line] = {}
+    for key, rows in runs.items():
+        replicated = []
+        for each in rows:
+            slug = f"{key[0]}-{key[1]}".replace(" + ", "-").replace(" ", "_")
+            with np.load(work / f"{slug}-{each['seed']}-{split}.npz", allow_pickle=False) as scores:
+                replicated.append(conditions.replicates(scores[key[2]]))
+        replicates = np.mean(replicated, axis=0)
+        eers = [float(each["eer"]) for each in rows]
+        lines[key] = Line(
+            *key,
+            seeds=len(rows),
+            eer=float(np.mean(eers)),
+            spread=(min(eers), max(eers)),
+            interval=interval(replicates),
+            min_dcf=float(np.mean([float(each["min_dcf"]) for each in rows])),
+            added=int(rows[0]["parameters_added"]),
+            seconds=float(np.mean([float(each["seconds_per_step"]) for each in rows])),
+            replicates=replicates,
+            ratios={},
+        )
+    for (group, row, condition), line in lines.items():
+        others = {name: lines.get((group, name, condition)) for name in ("none", *PLAIN, "teacher")}
+        plain = [others[name] for name in PLAIN if others[name] is not None]
+        against = {"none": others["none"], "teacher": others["teacher"]}
+        if plain:
+            against["plain"] = min((each for each in plain if each), key=lambda each: each.eer)
+        for name, other in against.items():
+            if other is not None and other.row != row:
+                ratio = line.replicates / other.replicates
+                line.ratios[name] = (line.eer / other.eer, interval(ratio))
+    return list(lines.values())
+
+
+def print_table(lines: list[Line]) -> None:
+    """The comparison as Markdown, one table a group."""
+    for group in dict.fromkeys(line.group for line in lines):
+        ours = [line for line in lines if line.group == group]
+        names = list(dict.fromkeys(line.condition for line in ours))
+        heads = ["row", "seeds", *(f"EER {name}" for name in names), "/ none", "/ better plain", "/ teacher"]
+        heads += ["minDCF", "added", "s a step"]
+        print(f"\n### {group}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        for row in dict.fromkeys(line.row for line in ours):
+            by_condition = {line.condition: line for line in ours if line.row == row}
+            clean = by_condition["clean"]
+            cells = [row, str(clean.seeds), *(_rate(by_condition[name]) for name in names)]
+            cells += [_ratio(clean.ratios.get(name)) for name in ("none", "plain", "teacher")]
+            cells += [f"{clean.min_dcf:.3f}", f"{clean.added:,}", f"{clean.seconds:.2f}"]
+            print(f"| {' | '.join(cells)} |")
+    print("\nEER in %, mean over the seeds [95 % by speaker]; ratios of clean EERs with the same draws on both sides.")
+
+
+def _rate(line: Line) -> str:
+    text = f"{100 * line.eer:.2f}"
+    return text if line.interval is None else f"{text} [{100 * line.interval.low:.1f}, {100 * line.interval.high:.1f}]"
+
+
+def _ratio(ratio: tuple[float, Interval | None] | None) -> str:
+    if ratio is None:
+        return ""
+    value, spread = ratio
+    return f"{value:.2f}" if spread is None else f"{value:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
