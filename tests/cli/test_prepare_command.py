@@ -68,6 +68,14 @@ def test_rejected_recordings_are_counted(tiny_tree: Path, tmp_path: Path, capsys
         (["csv", "ROOT", "ROOT/manifest.csv/out"], "is a file"),
         (["librispeech", "ROOT", "OUT"], "expected LibriSpeech"),
         (["voxceleb2", "ROOT", "OUT"], "expected"),
+        (["rsr2015-part1", "ROOT", "OUT"], "as expected: RSR2015's"),
+        (["rsr2015", "ROOT", "OUT"], "rsr2015-part1"),
+        (["deepmine", "ROOT", "OUT"], "expected DeepMine's"),
+        (["csv", "ROOT", "OUT", "--text_dependent"], "none of the 72 utterances has a text"),
+        (["csv", "ROOT", "OUT", "--join.words", "4"], "has a text of one word"),
+        (["csv", "ROOT", "OUT", "--join.words", "1"], "join.words: 1 given"),
+        (["csv", "ROOT", "OUT", "--join.word", "4"], "did you mean 'join.words'"),
+        (["csv", "ROOT", "OUT", "--join.phrase_list", "ROOT/none.txt"], "cannot read phrase list"),
     ],
 )
 def test_mistakes_end_in_one_line_and_code_2(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -170,8 +171,6 @@ def test_without_keys_trials_of_four_kinds_are_drawn(rsr: Path, tmp_path: Path) 
 
 
 def test_a_voice_is_lost_with_any_of_its_recordings(rsr: Path, tmp_path: Path) -> None:
-    import shutil
-
     root = tmp_path / "rsr"
     shutil.copytree(rsr, root)
     (root / "sph/male/m101/m101_01_001.sph").write_bytes(b"no sound")
@@ -207,8 +206,6 @@ def test_of_too_many_impostors_with_wrong_words_some_stay(rsr: Path, monkeypatch
     ],
 )
 def test_damaged_keys(rsr: Path, tmp_path: Path, file: str, text: str | bytes | None, words: str) -> None:
-    import shutil
-
     root = tmp_path / "rsr"
     root.mkdir()
     (root / "sph").symlink_to(rsr / "sph", target_is_directory=True)

@@ -10,9 +10,12 @@ import pytest
 from parvox.corpora.entries import Entry, Listing, find_recordings
 from parvox.corpora.import_cnceleb import import_cnceleb
 from parvox.corpora.import_csv import import_csv
+from parvox.corpora.import_deepmine import import_deepmine
 from parvox.corpora.import_folder import import_folder
 from parvox.corpora.import_recipes import import_librispeech, import_musan, import_rirs
+from parvox.corpora.import_rsr2015 import import_rsr2015_part1, import_rsr2015_part2, import_rsr2015_part3
 from parvox.corpora.import_voxceleb import import_voxceleb1, import_voxceleb2
+from parvox.corpora.import_words import import_audiomnist, import_himia
 from parvox.corpora.trials import Trial
 from parvox.errors import CorpusError, TrialError
 
@@ -26,6 +29,12 @@ EVERY = [
     import_librispeech,
     import_musan,
     import_rirs,
+    import_rsr2015_part1,
+    import_rsr2015_part2,
+    import_rsr2015_part3,
+    import_deepmine,
+    import_audiomnist,
+    import_himia,
 ]
 
 

@@ -78,7 +78,7 @@ def plan_joins(entries: Sequence[Entry], settings: JoinSettings, seed: int) -> J
             f"none of the {len(entries)} recordings has a text of one word, which phrases are joined from; expected "
             "recordings of single words, such as digits"
         )
-    phrases = _read_phrases(settings.phrase_list) if settings.phrase_list else _draw_phrases(words, settings, seed)
+    phrases = read_phrases(settings.phrase_list) if settings.phrase_list else _draw_phrases(words, settings, seed)
     joints: list[Joint] = []
     sittings: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in sorted(words, key=lambda entry: entry.id):
@@ -135,7 +135,12 @@ def _draw_phrases(words: Sequence[Entry], settings: JoinSettings, seed: int) -> 
     return phrases[: settings.phrases]
 
 
-def _read_phrases(path: Path) -> list[Phrase]:
+def read_phrases(path: Path) -> list[Phrase]:
+    """Read a phrase a line, words parted by spaces.
+
+    Raises:
+        CorpusError: The file is missing, empty or not text, or holds a phrase twice.
+    """
     try:
         lines = [tuple(line.split()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ from parvox.corpora.import_recipes import import_librispeech, import_musan, impo
 from parvox.corpora.import_rsr2015 import import_rsr2015_part1, import_rsr2015_part2, import_rsr2015_part3
 from parvox.corpora.import_voxceleb import import_voxceleb1, import_voxceleb2
 from parvox.corpora.import_words import import_audiomnist, import_himia
+from parvox.corpora.join_plan import read_phrases
 from parvox.corpora.manifests import Fingerprint, make_cut, write_cuts
 from parvox.corpora.prepare_settings import PrepareSettings as PrepareSettings
 from parvox.corpora.prepared import INFO, CorpusInfo, PreparedCorpus, SplitInfo
@@ -83,6 +84,8 @@ def prepare(
     _check_out(root, out, overwrite)
     fixed = read_split_file(settings.split_file) if settings.split_file else None
     listed = read_trials(settings.trials) if settings.trials else None
+    if settings.join.phrase_list:
+        read_phrases(settings.join.phrase_list)  # what is wrong with it had better be known before the decoding
     jobs = max(jobs or os.cpu_count() or 1, 1)
 
     listing = IMPORTERS[importer](root)
