@@ -11,6 +11,7 @@ from parvox.errors import RecipeError
 from parvox.models.ecapa_tdnn import EcapaTdnnSettings
 from parvox.models.memory_attention import MemoryAttentionSettings
 from parvox.models.tokens import (
+    READS,
     ClassDistillationTokenSettings,
     ClassTokenSettings,
     SampledToken,
@@ -97,6 +98,21 @@ def test_class_and_distillation_token():
     assert pooling.output_dim == 16
 
 
+def test_read_outs_of_one_model():
+    """The same weights; both states count alike in a cosine, however long they are."""
+    built = encoder().eval()
+    poolings = {read: ClassDistillationTokenSettings(read=read).build(built) for read in READS}
+    for pooling in poolings.values():
+        pooling.load_state_dict(poolings["class"].state_dict())
+    assert [pooling.output_dim for pooling in poolings.values()] == [16, 16, 32]
+    states = torch.randn(4, 2, 16) * torch.tensor([1.0, 20.0])[:, None]
+    read = {name: pooling(torch.zeros(4, 16, 3), None, states) for name, pooling in poolings.items()}
+    assert torch.equal(read["class"], states[:, 0])
+    assert torch.equal(read["distillation"], states[:, 1])
+    one, other, both = (torch.cosine_similarity(read[name][:1], read[name]) for name in READS)
+    torch.testing.assert_close(both, (one + other) / 2)
+
+
 def test_the_embedding_is_in_full_precision():
     built = encoder()
     pooling = ClassTokenSettings().build(built)
@@ -116,5 +132,9 @@ def test_settings_that_do_not_go_together():
         ClassTokenSettings(vectors=0)
     with pytest.raises(RecipeError, match="sampled or variational"):
         ClassDistillationTokenSettings(estimation="drawn")
-    with pytest.raises(RecipeError, match="5 vectors with variational"):
+    with pytest.raises(RecipeError, match="class_token: 5 vectors with variational"):
         ClassTokenSettings(vectors=5, estimation="variational")
+    with pytest.raises(RecipeError, match="class_distillation_token: divergence_weight -1"):
+        ClassDistillationTokenSettings(divergence_weight=-1)
+    with pytest.raises(RecipeError, match="read 'all' given; expected class, distillation, both"):
+        ClassDistillationTokenSettings(read="all")

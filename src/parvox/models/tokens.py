@@ -17,24 +17,47 @@ from parvox.models.registry import ENCODERS, POOLINGS
 
 _SOURCE = "Mingote et al., arXiv 2111.03842; Digital Signal Processing, 2023"
 _INITIAL_DEVIATION = 0.02
+READS = ("class", "distillation", "both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TokenSettings:
+    vectors: int = 1
+    """Trainable vectors of which training draws one for each utterance; 1 is a plain token."""
+    estimation: Literal["sampled", "variational"] = "sampled"
+    """Drawn from a list of vectors, or from a Gaussian of trainable mean and deviation."""
+    divergence_weight: float = 1e-4
+    """Weight in the loss of the Gaussian's divergence from the standard one, for variational estimation."""
+
+    def __post_init__(self) -> None:
+        check_positive(self._name, vectors=self.vectors)
+        if self.estimation not in ("sampled", "variational"):
+            raise RecipeError(f"{self._name}: estimation {self.estimation!r} given; expected sampled or variational")
+        if self.estimation == "variational" and self.vectors > 1:
+            raise RecipeError(
+                f"{self._name}: {self.vectors} vectors with variational estimation given; expected 1, or sampled"
+            )
+        if not self.divergence_weight >= 0:
+            raise RecipeError(f"{self._name}: divergence_weight {self.divergence_weight} given; expected 0 or more")
+
+    @property
+    def _name(self) -> str:
+        return POOLINGS.name_of(self)
+
+    def _class_token(self, channels: int) -> SampledToken | VariationalToken:
+        if self.estimation == "variational":
+            return VariationalToken(channels, self.divergence_weight)
+        return SampledToken(channels, self.vectors)
 
 
 @POOLINGS.register("class_token", source=_SOURCE)
 @dataclass(frozen=True, kw_only=True)
-class ClassTokenSettings:
+class ClassTokenSettings(_TokenSettings):
     """The final state of one learnable token, in place of a mean over frames.
 
     Not stated in the abstract: how many vectors the token is sampled from, and what is used at test; here their
     mean, which is deterministic. "Variational" is a reading of the name "Bayesian estimation" in its first version.
     """
-
-    vectors: int = 1
-    """Trainable vectors of which training draws one for each utterance; 1 is a plain token."""
-    estimation: Literal["sampled", "variational"] = "sampled"
-    """Drawn from a list of vectors, or from a Gaussian of trainable mean and deviation."""
-
-    def __post_init__(self) -> None:
-        _check("class_token", self.vectors, self.estimation)
 
     def build(self, encoder: Encoder) -> Pooling:
         """The read-out for the tokens of `encoder`.
@@ -43,24 +66,26 @@ class ClassTokenSettings:
             RecipeError: the encoder takes no tokens.
         """
         _expect_tokens("class_token", encoder)
-        return TokenPooling(_class_token(encoder.frames_dim, self.vectors, self.estimation))
+        return TokenPooling(self._class_token(encoder.frames_dim))
 
 
 @POOLINGS.register("class_distillation_token", source=_SOURCE + "; after Touvron et al., DeiT, ICML 2021")
 @dataclass(frozen=True, kw_only=True)
-class ClassDistillationTokenSettings:
+class ClassDistillationTokenSettings(_TokenSettings):
     """A class token, which gives the embedding, and beside it a token for what a teacher says.
 
-    The distillation token's state is `EncoderOutput.tokens[:, 1]`; a distillation method gives it a head.
+    The distillation token's state is `EncoderOutput.tokens[:, 1]`; the method `distillation_token` gives it a head of
+    its own, for training. At test it may be read in place of the class token, or beside it, without training anew:
+    see `parvox.training.run.Run.reading`.
     """
 
-    vectors: int = 1
-    """Trainable vectors of which training draws the class token, one for each utterance; 1 is a plain token."""
-    estimation: Literal["sampled", "variational"] = "sampled"
-    """How the class token is drawn: see `class_token`."""
+    read: Literal["class", "distillation", "both"] = "class"
+    """Which states are the embedding: the class token's, the distillation token's, or both, each of unit length."""
 
     def __post_init__(self) -> None:
-        _check("class_distillation_token", self.vectors, self.estimation)
+        super().__post_init__()
+        if self.read not in READS:
+            raise RecipeError(f"class_distillation_token: read {self.read!r} given; expected {', '.join(READS)}")
 
     def build(self, encoder: Encoder) -> Pooling:
         """The read-out for the tokens of `encoder`.
@@ -69,16 +94,8 @@ class ClassDistillationTokenSettings:
             RecipeError: the encoder takes no tokens.
         """
         _expect_tokens("class_distillation_token", encoder)
-        width = encoder.frames_dim
-        return TokenPooling(_class_token(width, self.vectors, self.estimation), SampledToken(width, 1))
-
-
-def _check(name: str, vectors: int, estimation: str) -> None:
-    check_positive(name, vectors=vectors)
-    if estimation not in ("sampled", "variational"):
-        raise RecipeError(f"{name}: estimation {estimation!r} given; expected sampled or variational")
-    if estimation == "variational" and vectors > 1:
-        raise RecipeError(f"{name}: {vectors} vectors with variational estimation given; expected 1, or sampled")
+        distillation_token = SampledToken(encoder.frames_dim, 1)
+        return TokenPooling(self._class_token(encoder.frames_dim), distillation_token, read=self.read)
 
 
 def _expect_tokens(name: str, encoder: Encoder) -> None:
@@ -88,10 +105,6 @@ def _expect_tokens(name: str, encoder: Encoder) -> None:
             f"{name}: given an encoder that takes no tokens; expected one that does ({', '.join(able)}), or another "
             "pooling, such as mean"
         )
-
-
-def _class_token(channels: int, vectors: int, estimation: str) -> SampledToken | VariationalToken:
-    return VariationalToken(channels) if estimation == "variational" else SampledToken(channels, vectors)
 
 
 class SampledToken(nn.Module):
@@ -119,17 +132,21 @@ class SampledToken(nn.Module):
 class VariationalToken(nn.Module):
     """A token drawn in training from a Gaussian, mean + softplus(rho) × noise, for each utterance; its mean at test.
 
-    `divergence` is to be added to the loss, times a weight; without it, training may shrink the deviation at will.
+    `divergence` is added to the loss, times a weight; without it, training may shrink the deviation at will. By the
+    variational bound the weight is one over the number of training utterances; so large a prior term drowns the rest
+    where those are few, which is why it is an option.
 
     Source: the reparameterisation of Kingma and Welling, 2014, as in Blundell et al., "Weight Uncertainty in Neural
     Networks", 2015.
 
     Args:
         channels: Size of the token.
+        weight: Of the divergence in the loss.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, weight: float = 0.0) -> None:
         super().__init__()
+        self.weight = weight
         self.mean = nn.Parameter(torch.randn(channels) * _INITIAL_DEVIATION)
         # softplus of this is the initial deviation
         self.rho = nn.Parameter(torch.full((channels,), _INITIAL_DEVIATION).expm1().log())
@@ -146,18 +163,25 @@ class VariationalToken(nn.Module):
 
 
 class TokenPooling(Pooling):
-    """The state of the first of the tokens that it has the encoder prepend.
+    """The final state of tokens that it has the encoder prepend.
 
     Args:
-        class_token: The token that gives the embedding.
+        class_token: The first token.
         *others: Tokens that go beside it.
+        read: Which are read: see `ClassDistillationTokenSettings`.
     """
 
-    def __init__(self, class_token: SampledToken | VariationalToken, *others: SampledToken) -> None:
+    def __init__(
+        self,
+        class_token: SampledToken | VariationalToken,
+        *others: SampledToken,
+        read: Literal["class", "distillation", "both"] = "class",
+    ) -> None:
         super().__init__()
         self.parts = nn.ModuleList([class_token, *others])
-        parameter = next(class_token.parameters())
-        self.output_dim = parameter.shape[-1]
+        self.read = read
+        width: int = next(class_token.parameters()).shape[-1]
+        self.output_dim = 2 * width if read == "both" else width
 
     def tokens(self, batch: int) -> Tensor:
         """See `Pooling.tokens`."""
@@ -167,4 +191,13 @@ class TokenPooling(Pooling):
         """See `Pooling.forward`; the frames are not looked at."""
         if tokens is None:
             raise RecipeError("class_token: the encoder gave no token states; pass it the tokens of this read-out")
-        return full_precision(tokens[:, 0])
+        if self.read == "both":
+            return F.normalize(full_precision(tokens[:, :2]), dim=-1).flatten(1)
+        return full_precision(tokens[:, 0 if self.read == "class" else 1])
+
+    def own_terms(self) -> dict[str, tuple[Tensor, float]]:
+        """See `Pooling.own_terms`."""
+        token = self.parts[0]
+        if isinstance(token, VariationalToken):
+            return {"token_divergence": (token.divergence(), token.weight)}
+        return {}

@@ -60,6 +60,9 @@ class TrainedModule(nn.Module):
         if inputs.labels is not None:
             speaker = nn.functional.cross_entropy(view.margin_logits.float(), inputs.labels)
             total, terms[SPEAKER_TERM] = self.speaker_weight * speaker, speaker.detach()
+        for term, (value, weight) in self.model.own_terms().items():
+            total = total + weight * value
+            terms[term] = value.detach()
         for name, method in self.methods.items():
             for term, value in method(view, teacher, progress).items():
                 total = total + self.weights[name] * value
