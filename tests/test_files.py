@@ -1,9 +1,11 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
 from parvox.errors import OutputError
-from parvox.files import atomic_file, atomic_folder, refuse_overwrite
+from parvox.files import atomic_file, atomic_folder, refuse_overwrite, try_lock
 
 
 def test_a_failed_block_leaves_nothing(tmp_path):
@@ -93,3 +95,17 @@ def test_permissions_follow_the_umask(tmp_path):
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_lock_is_held_by_one_process_until_it_ends(tmp_path):
+    path = tmp_path / "lock"
+    code = (
+        "import sys, pathlib, parvox.files as files\n"
+        "try: files.try_lock(pathlib.Path(sys.argv[1]))\n"
+        "except BlockingIOError: sys.exit(7)"
+    )
+    with try_lock(path):
+        assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 7
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 0
+    with try_lock(path) as again:  # the other process is gone, and its lock with it
+        assert again is not None

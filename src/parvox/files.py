@@ -6,9 +6,11 @@ import contextlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from parvox.errors import OutputError
 
@@ -133,6 +135,37 @@ def atomic_folder(path: Path, *, overwrite: bool = False, holds: str | None = No
                     shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def try_lock(path: Path) -> IO[bytes] | None:
+    """Lock a file against other processes, until what is returned is closed or this process ends.
+
+    Args:
+        path: The file to lock; it is made if need be.
+
+    Returns:
+        None where the system has no such locks.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OutputError: the file cannot be written.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    with output_errors(path):
+        file = path.open("ab")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, loading processes do not inherit it
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise BlockingIOError(f"{path} is locked by another process") from error
+    except OSError:
+        file.close()
+        path.unlink(missing_ok=True)
+        return None
+    return file
 
 
 def _umask() -> int:

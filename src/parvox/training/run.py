@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +12,7 @@ from typing import IO, Any
 from torch import Tensor, nn
 
 from parvox.errors import ModelFileError, OutputError
-from parvox.files import output_errors
+from parvox.files import output_errors, try_lock
 from parvox.losses.margin import SpeakerLoss
 from parvox.models import SpeakerModel
 from parvox.training.checkpoint import load_tensors
@@ -153,22 +152,10 @@ def lock_run(folder: Path) -> IO[bytes] | None:
     Raises:
         OutputError: another process is at it.
     """
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    with output_errors(folder):
-        file = (folder / LOCK).open("ab")
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, loading processes do not inherit it
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
+        return try_lock(folder / LOCK)
+    except BlockingIOError as error:
         raise OutputError(f"{folder} is being written by another process; wait for it, or choose another") from error
-    except OSError:
-        file.close()
-        (folder / LOCK).unlink(missing_ok=True)
-        return None
-    return file
 
 
 def refuse_foreign(folder: Path) -> None:
