@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,12 @@ class WholeUtterances:
         label = int(self._labels[utterance]) + perturbation * self._speakers
         waveform = faster(self._speech.read(utterance), factor, self.sample_rate_hz)
         return WholeUtterance(self._speech.id(utterance), factor, label, waveform)
+
+    def names(self) -> Iterator[tuple[str, float]]:
+        """Id and speed of each, in order, without reading any."""
+        for factor in self._factors:
+            for utterance in self._utterances.tolist():
+                yield self._speech.id(utterance), factor
 
     @property
     def seconds(self) -> float:
