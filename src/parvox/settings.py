@@ -112,6 +112,7 @@ def _plain_types(text: str) -> str:
         return f"expected one of {union[1]}; got {union[2].strip() or 'nothing'}"
     text = re.sub(r"Expected an? ([\w, ]+)\.", r"expected \1;", text)
     text = re.sub(r"expected ([^;]*,[^;]*);", r"expected one of \1;", text)
+    text = text.replace("expected tuple;", "expected a list such as [1,2];")
     return re.sub(r"Got value:(.*)", lambda match: f"got {match[1].strip() or 'nothing'}", text)
 
 
@@ -136,7 +137,8 @@ def add_settings(parser: Parser, settings: type, prefix: str, title: str | None 
     """
     helps = descriptions(settings)
     types = typing.get_type_hints(settings)
-    group = parser.add_argument_group(f"{prefix}: {title or (settings.__doc__ or '').strip().splitlines()[0]}")
+    heading = title or (settings.__doc__ or "").strip().splitlines()[0]
+    group = parser.add_argument_group(f"{prefix}: {heading.rstrip('.')}")
     for field in dataclasses.fields(settings):
         default: Any = field.default
         factory: Any = field.default_factory

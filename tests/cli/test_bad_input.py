@@ -223,6 +223,11 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "recipe that runs code": (text("r.yaml", "!!python/object:os.system [ls]"), TRAIN, "not valid YAML"),
     "unknown field": (recipe("epochs", "epochz"), TRAIN, "did you mean 'training.epochs'"),
     "mistyped field": (recipe("epochs: 1", "epochs: many"), TRAIN, "training.epochs: expected int; got many"),
+    "list without brackets": (
+        nothing,
+        [*TRAIN, "--data.speed_perturbation", "0.9,1.1"],
+        "data.speed_perturbation: expected a list such as [1,2]; got 0.9,1.1",
+    ),
     "unknown model": (recipe("xvector", "xvectr"), TRAIN, "did you mean 'xvector'"),
     "a seed too large": (nothing, [*TRAIN, "--seed", "9" * 30], "seed: 999"),
     "a model too large": (nothing, [*TRAIN, "--model.embedding_dim", "9" * 12], "out of memory"),
