@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from distillation_pairs import features, frozen, look, make, pair_of
+from distillation_pairs import frozen, look, make, pair_of
 
 from parvox.distillation import View
 from parvox.distillation.attention_maps import AttentionMapsSettings, chosen, divergence, squared_distance
@@ -70,34 +70,20 @@ def test_a_stages_last_or_every_block_counts_and_stages_have_weights():
 
 @pytest.mark.parametrize("size", ["small", "base"])
 def test_maps_of_bc_cmt_tiny_are_as_large_as_those_of_wider_teachers(size):
-    student, teacher = model("bc_cmt", size="tiny"), frozen(model("bc_cmt", size=size))
+    short = {"blocks": (1, 1, 1, 2)}
+    student, teacher = model("bc_cmt", size="tiny", **short), frozen(model("bc_cmt", size=size, **short))
     method = AttentionMapsSettings().build(pair_of(student, teacher))
     teacher[0].eval()
     inputs, labels = torch.randn(2, 40, 80), torch.tensor([0, 1])
     ours, theirs = look(student, inputs, labels), look(teacher, inputs, labels)
     sizes = [{name: maps.shape for name, maps in view.encoded.attention_maps.items()} for view in (ours, theirs)]
     assert sizes[0] == sizes[1]
-    assert sizes[0]["stage4.block3"] == (2, 8, 10, 10)
+    assert sizes[0]["stage4.block2"] == (2, 8, 10, 10)
     before = method(ours, theirs, 0.0)["attention_maps"]
     before.backward()
     assert any(parameter.grad.any() for parameter in student[0].encoder.stages[0].parameters())
     assert math.isfinite(before.item())
     assert before.item() > 0
-
-
-def test_learning_brings_the_maps_together():
-    student, teacher = make(seed=1), frozen(make(seed=2, width=32))
-    method = AttentionMapsSettings(blocks="all").build(pair_of(student, teacher))
-    inputs, labels = features(2), torch.tensor([0, 1])
-    optimizer = torch.optim.Adam(student[0].parameters(), lr=1e-2)
-    losses = []
-    for _ in range(15):
-        loss = method(look(student, inputs, labels), look(teacher, inputs, labels), 0.0)["attention_maps"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_looking_whether_the_pair_fits_changes_neither_model():

@@ -1,6 +1,17 @@
 """What the student owes the teacher. Importing this room registers every method."""
 
-from parvox.distillation import distillation_token, dkd, embedding, label, mlld, non_target
+from parvox.distillation import (
+    attention_maps,
+    attention_transfer,
+    contrastive,
+    distillation_token,
+    dkd,
+    embedding,
+    label,
+    mlld,
+    non_target,
+    relational,
+)
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, Side, View
 
 __all__ = [
@@ -9,10 +20,14 @@ __all__ = [
     "Pair",
     "Side",
     "View",
+    "attention_maps",
+    "attention_transfer",
+    "contrastive",
     "distillation_token",
     "dkd",
     "embedding",
     "label",
     "mlld",
     "non_target",
+    "relational",
 ]

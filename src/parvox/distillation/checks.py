@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from parvox.distillation.contract import Pair
 from parvox.errors import RecipeError
 from parvox.models.speaker_model import SpeakerModel
@@ -62,3 +64,25 @@ def expect_models(method: str, pair: Pair) -> tuple[SpeakerModel, SpeakerModel]:
             "teacher trained by Parvox, or use distillation.embedding"
         )
     return student, teacher
+
+
+def expect_embeddings(method: str, pair: Pair) -> None:
+    """Raise `RecipeError` for a teacher without an embedding, such as a team of teachers whose sizes differ."""
+    if not pair.teacher.embedding_dim:
+        raise RecipeError(
+            f"distillation.{method}: {pair.teacher.name} shows no embedding of one size; take teachers of equal "
+            "embedding_dim, or a method that looks at speaker posteriors, such as distillation.label"
+        )
+
+
+def expect_same_features(method: str, pair: Pair) -> None:
+    """Raise `RecipeError` unless student and teacher are Parvox models with one front end."""
+    student, teacher = (model.settings.features for model in expect_models(method, pair))
+    if student != teacher:
+        fields = [each.name for each in dataclasses.fields(teacher)]
+        name = next(name for name in fields if getattr(student, name) != getattr(teacher, name))
+        raise RecipeError(
+            f"distillation.{method}: the student's features have {name} {getattr(student, name)} and the teacher's "
+            f"{getattr(teacher, name)}; this method shows both the same features: set model.features.{name} to "
+            f"{getattr(teacher, name)}"
+        )
