@@ -14,6 +14,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from parvox.data.batch import Batch
+from parvox.data.whole import WholeUtterances
 from parvox.errors import RecipeError
 from parvox.losses.margin import SpeakerLoss
 from parvox.models.contract import EncoderOutput
@@ -112,17 +113,19 @@ class Side:
         embedding_dim: Size of its embeddings.
         classes: Speakers that its classifier knows; 0 without a classifier.
         model: The model itself, if it is Parvox's; None for one that shows its embedding only.
+        classifier: Its speaker head, if it has one.
     """
 
     name: str
     embedding_dim: int
     classes: int
     model: SpeakerModel | None = None
+    classifier: SpeakerLoss | None = None
 
     @classmethod
     def of(cls, name: str, model: SpeakerModel, classifier: SpeakerLoss | None) -> Side:
         """A Parvox model's side."""
-        return cls(name, model.settings.embedding_dim, classifier.classes if classifier else 0, model)
+        return cls(name, model.settings.embedding_dim, classifier.classes if classifier else 0, model, classifier)
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,18 @@ class DistillationMethod(nn.Module):
     Parameters of its own (a projector, a head) are trained with the student, counted in every table, and never
     shipped.
     """
+
+    def prepare(self, speech: WholeUtterances, corpus: str) -> str | None:
+        """Whatever has to be done once, before the first step, in every process; nothing unless a method says so.
+
+        Args:
+            speech: The training utterances.
+            corpus: Fingerprint of the corpus they belong to.
+
+        Returns:
+            What the user may want to know, on one line.
+        """
+        return None
 
     def forward(self, student: View, teacher: View, progress: float) -> dict[str, Tensor]:
         """Loss terms of a batch, by name, unweighted.

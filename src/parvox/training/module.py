@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from parvox.distillation.contract import MethodSettings, Pair, Side, View
+from parvox.distillation.contract import DistillationMethod, MethodSettings, Pair, Side, View
 from parvox.losses.margin import SpeakerLoss
 from parvox.models import SpeakerModel
 from parvox.training.teachers import Inputs
+from parvox.training.teachers.alongside import AlongsideTeacher
 
 SPEAKER_TERM = "speaker"
 
@@ -22,6 +23,7 @@ class TrainedModule(nn.Module):
         methods: Settings of the distillation methods, by name.
         teacher: What the teacher they look at can show; it is never a part of this module.
         speaker_weight: Weight of the speaker loss beside the methods' terms.
+        alongside: A teacher that is trained at the same time, in place of one outside this module.
     """
 
     def __init__(
@@ -31,13 +33,16 @@ class TrainedModule(nn.Module):
         methods: dict[str, MethodSettings] | None = None,
         teacher: Side | None = None,
         speaker_weight: float = 1.0,
+        alongside: AlongsideTeacher | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.speaker_weight = speaker_weight
         self.classifier = classifier
+        self.alongside = alongside
         self.methods = nn.ModuleDict()
         self.weights = {name: settings.weight for name, settings in (methods or {}).items()}
+        teacher = alongside.side if alongside else teacher
         if teacher is not None:
             pair = Pair(Side.of("the student", model, classifier), teacher)
             self.methods.update({name: settings.build(pair) for name, settings in (methods or {}).items()})
@@ -63,15 +68,29 @@ class TrainedModule(nn.Module):
         for term, (value, weight) in self.model.own_terms().items():
             total = total + weight * value
             terms[term] = value.detach()
+        if self.alongside is not None:
+            loss, its_terms, teacher = self.alongside(inputs)
+            total, terms = total + loss, terms | its_terms
         for name, method in self.methods.items():
             for term, value in method(view, teacher, progress).items():
                 total = total + self.weights[name] * value
                 terms[term] = value.detach()
         return total, terms
 
+    def distillation_methods(self) -> list[DistillationMethod]:
+        """The methods, in the recipe's order."""
+        return [method for method in self.methods.values() if isinstance(method, DistillationMethod)]
+
+    def set_progress(self, progress: float) -> None:
+        """Say how much of the training is done, from 0 to 1; schedules of margins follow."""
+        self.classifier.set_progress(progress)
+        if self.alongside is not None:
+            self.alongside.classifier.set_progress(progress)
+
     def added_parameters(self) -> int:
-        """Parameters that the distillation methods add for training; never shipped."""
-        return sum(parameter.numel() for parameter in self.methods.parameters())
+        """Parameters that methods, and a teacher trained alongside, add for training; not in the shipped student."""
+        added = (self.methods, self.alongside) if self.alongside is not None else (self.methods,)
+        return sum(parameter.numel() for part in added for parameter in part.parameters())
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:

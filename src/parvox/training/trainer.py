@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -45,6 +46,7 @@ from parvox.training.run import Run, clear_run, load_run, lock_run, refuse_forei
 from parvox.training.schedule import learning_rate
 from parvox.training.start import start_from
 from parvox.training.teachers import Inputs, load_teacher
+from parvox.training.teachers.alongside import load_alongside
 
 _READ_LOSS_EVERY = 10  # steps; reading a value back makes an accelerator wait
 
@@ -126,7 +128,8 @@ class Trainer:
             start_from(load_run(Path(recipe.init)), recipe, self.batches.speakers, model, classifier)
         distillation = recipe.distillation
         self.teacher = None
-        if distillation:
+        alongside = load_alongside(recipe, model, self.batches.classes)
+        if distillation and not alongside:
             self.teacher = load_teacher(distillation.teacher, model, self.fabric.device, distillation.options)
             if self.teacher.note and self.fabric.is_global_zero:
                 tqdm.write(f"      teacher {self.teacher.note}", file=sys.stderr)
@@ -138,6 +141,7 @@ class Trainer:
             distillation.methods if distillation else None,
             self.teacher.side if self.teacher else None,
             distillation.speaker_weight if distillation else 1.0,
+            alongside,
         )
         settings = self.settings
         self.optimizer = make_optimizer(self.module, settings.optimizer, settings.learning_rate, settings.weight_decay)
@@ -177,6 +181,7 @@ class Trainer:
         self.fabric.barrier()
         if resume and (out / names.CHECKPOINT).is_file():
             self._restore(out / names.CHECKPOINT)
+        self._prepare_methods()
         log = RunLog(out, self.progress.rows) if self.fabric.is_global_zero else None
         started = time.monotonic() - self.progress.seconds
         bar = tqdm(
@@ -201,6 +206,15 @@ class Trainer:
             self._close(out)
         self.fabric.barrier()
 
+    def _prepare_methods(self) -> None:
+        """What methods compute once, on whole utterances; a run that is resumed finds it done."""
+        for method in self.module.distillation_methods():
+            with self.fabric.autocast():
+                told = method.prepare(self.batches.whole, self.corpus.info.fingerprint)
+            if told and self.fabric.is_global_zero:
+                tqdm.write(f"      {told}", file=sys.stderr)
+        self.fabric.barrier()
+
     def _epoch(self, epoch: int, out: Path, bar: Any, started: float) -> None:
         settings, progress = self.settings, self.progress
         first = progress.step - epoch * self.steps_per_epoch
@@ -212,7 +226,7 @@ class Trainer:
             # A generator seeded by step makes dropout and sampled tokens resumable without saving its state.
             torch.manual_seed(_step_seed(self.recipe.seed, step, self.fabric.global_rank))
             fraction = step / self.total_steps
-            self.module.classifier.set_progress(fraction)
+            self.module.set_progress(fraction)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, self.total_steps)
             for part in range(settings.accumulate):
@@ -244,9 +258,13 @@ class Trainer:
         batch = batch.to(self.fabric.device, non_blocking=True)
         with torch.no_grad():
             waveforms = self.augmenter.augment_waveforms(batch)
-            features, _ = self.model.extract_features(waveforms)
-            features = self.augmenter.augment_features(features, batch)
-        inputs, view = Inputs(waveforms, features, batch.labels, batch), None
+            plain, _ = self.model.extract_features(waveforms)
+            features = self.augmenter.augment_features(plain, batch)
+            augment = functools.partial(self.augmenter.augment_features, batch=batch, teacher=True)
+            alike = self.recipe.augmentation.random_erasing_teacher == "same" or self.recipe.distillation is None
+            heard = features if alike else augment(plain)
+        inputs = Inputs(waveforms, features, batch.labels, batch, teacher_features=heard, augment=augment)
+        view = None
         if self.teacher:
             with self.fabric.autocast():
                 view = self.teacher.view(inputs)
@@ -316,6 +334,8 @@ class Trainer:
                     speakers = {"speakers": self.batches.speakers, "classes": self.batches.classes}
                     _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
                     _write_text(out / names.RECIPE, self.recipe.to_yaml())
+                if self.module.alongside:
+                    self.module.alongside.begin(out, going_on)
                 yield
             except BaseException:
                 if not going_on and not (out / names.CHECKPOINT).exists():
@@ -386,6 +406,8 @@ class Trainer:
             names.CHECKSUMS: {name: names.file_checksum(out / name) for name in (names.MODEL, names.CLASSIFIER)},
         }
         _write_text(out / names.SUMMARY, json.dumps(summary, indent=1))
+        if self.module.alongside:
+            self.module.alongside.close(out, score_dev(self.module.alongside.model, self.corpus, self.fabric))
         with output_errors(out):
             (out / names.CHECKPOINT).unlink(missing_ok=True)
 
