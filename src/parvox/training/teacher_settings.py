@@ -46,17 +46,15 @@ class OnnxSettings:
 class TransformersSettings:
     """How the embedding of a Hugging Face transformers teacher is read."""
 
-    layers: tuple[int, ...] = (-1,)
-    """Layers whose frames are averaged, 0 for what goes into the first, -1 for the last; a model with an x-vector head
-    gives the head's embedding instead."""
+    layers: tuple[int, ...] = ()
+    """Layers whose frames are averaged, 0 for what goes into the first, -1 for the last; if empty, the x-vector head's
+    embedding where the model has such a head, else the last layer."""
     layer_weights: tuple[float, ...] = ()
     """A weight for each of `layers`; equal ones if empty."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))  # a list would make the settings unhashable
         object.__setattr__(self, "layer_weights", tuple(self.layer_weights))
-        if not self.layers:
-            raise RecipeError("transformers.layers: none given; expected one or more, such as [-1]")
         if self.layer_weights and len(self.layer_weights) != len(self.layers):
             raise RecipeError(
                 f"transformers.layer_weights: {len(self.layer_weights)} given for {len(self.layers)} layers; expected "

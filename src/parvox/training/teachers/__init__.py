@@ -35,6 +35,10 @@ def load_teacher(
     """
     options = options or TeacherOptions()
     path = teacher_path(name)
+    if name.startswith(TRANSFORMERS):
+        from parvox.training.teachers.transformers import TransformersTeacher
+
+        return TransformersTeacher(path, options.transformers, device)
     if path.suffix == ".onnx" or path.is_file():
         from parvox.training.teachers.onnx import load_onnx
 
