@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def test_ten_digits() -> None:
     for first, second in zip(plan.phrases[::2], plan.phrases[1::2], strict=True):
         assert second == first[::-1]
     assert len({frozenset(phrase) for phrase in plan.phrases}) == 5
+    assert set(Counter(word for phrase in plan.phrases for word in phrase).values()) == {4}  # each in two choices
     said = Counter((joint.words[0].speaker, joint.text) for joint in plan.joints)
     assert set(said.values()) == {8}
     assert len(said) == 20
@@ -108,6 +110,11 @@ def test_a_given_list_with_a_word_twice(tmp_path: Path) -> None:
     assert said == {"1 1 2": 2, "2 1": 5}
     for joint in plan.joints:
         assert len(set(joint.words)) == len(joint.words)
+
+
+def test_every_choice_there_is() -> None:
+    plan = plan_joins(inventory("a", "01234", 1), JoinSettings(words=3, phrases=10, orders=1), seed=0)
+    assert {frozenset(phrase) for phrase in plan.phrases} == {frozenset(c) for c in itertools.combinations("01234", 3)}
 
 
 def test_more_orders_and_fewer_takes() -> None:

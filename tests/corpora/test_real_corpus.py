@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from parvox.corpora.prepare import prepare
+from parvox.corpora.join_settings import JoinSettings
+from parvox.corpora.prepare import PrepareSettings, prepare
 from parvox.corpora.prepared import PreparedCorpus
 
 
@@ -78,3 +79,21 @@ def test_audio_reads_as_the_manifest_says(prepared: PreparedCorpus) -> None:
         for cut in list(prepared.cuts(split))[::97]:
             assert cut.load_audio().shape == (1, cut.num_samples)
             assert cut.sampling_rate == prepared.info.sample_rate_hz
+
+
+@pytest.mark.slow
+def test_phrases_of_digits(real_corpus: Path, tmp_path: Path) -> None:
+    if not (real_corpus / "arabic-digits").is_dir():
+        pytest.skip("this corpus has no digits")
+    settings = PrepareSettings(join=JoinSettings(words=4, takes=4), dev_speakers=4, test_speakers=8)
+    corpus = prepare("csv", real_corpus / "arabic-digits", tmp_path / "digits", settings)
+    assert {name: split.utterances for name, split in corpus.info.splits.items()} == {
+        name: 40 * split.speakers for name, split in corpus.info.splits.items()
+    }
+    for split in ("dev", "test"):
+        cuts = {cut.id: cut.supervisions[0] for cut in corpus.cuts(split)}
+        for enrol, test, target in corpus.trials(split):
+            one, other = cuts[enrol], cuts[test]
+            assert target == (one.speaker == other.speaker and one.text == other.text)
+            assert not set(one.custom["pieces"]) & set(other.custom["pieces"])
+    assert len(corpus.info.splits["test"].kinds) == 5

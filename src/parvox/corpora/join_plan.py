@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,8 +16,6 @@ from parvox.corpora.join_settings import JoinSettings
 from parvox.errors import CorpusError
 
 Phrase = tuple[str, ...]
-
-_FEW = 100_000  # choices of words that may all be laid out
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,10 @@ def plan_joins(entries: Sequence[Entry], settings: JoinSettings, seed: int) -> J
 
 
 def _draw_phrases(words: Sequence[Entry], settings: JoinSettings, seed: int) -> list[Phrase]:
-    """Distinct choices of words, each in several orders, from the words that at least half of the speakers say."""
+    """Distinct choices of words, each in several orders.
+
+    They are of the words that at least half of the speakers say, each in as many choices as any other if that can be.
+    """
     said = {(entry.speaker, str(entry.text)) for entry in words}
     speakers = len({speaker for speaker, _ in said})
     counts = Counter(word for _, word in said)
@@ -117,14 +117,14 @@ def _draw_phrases(words: Sequence[Entry], settings: JoinSettings, seed: int) -> 
             "phrases, fewer words or more orders, or give a phrase_list"
         )
     rng = np.random.default_rng([seed, settings.words])
-    if possible <= _FEW:
-        laid_out = list(itertools.combinations(known, settings.words))
-        drawn = [laid_out[place] for place in rng.choice(possible, choices, replace=False)]
-    else:
-        found: dict[Phrase, None] = {}
-        while len(found) < choices:
-            found[tuple(known[place] for place in sorted(rng.choice(len(known), settings.words, replace=False)))] = None
-        drawn = list(found)
+    uses = np.zeros(len(known), np.int64)
+    drawn: dict[Phrase, None] = {}
+    while len(drawn) < choices:
+        places = np.lexsort((rng.random(len(known)), uses))[: settings.words]  # those in fewest phrases so far
+        while (choice := tuple(known[place] for place in sorted(places))) in drawn:
+            places = rng.choice(len(known), settings.words, replace=False)
+        drawn[choice] = None
+        uses[places] += 1
     phrases: list[Phrase] = []
     for choice in drawn:
         first = tuple(choice[place] for place in rng.permutation(settings.words))
