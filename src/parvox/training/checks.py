@@ -44,6 +44,7 @@ def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
     given = {
         "the corpus": recipe.corpus,
         "the teacher": recipe.distillation.teacher if recipe.distillation else "",
+        "the teacher's recipe": recipe.distillation.alongside if recipe.distillation else "",
         "the run to start from": recipe.init,
     }
     for what, folder in given.items():

@@ -31,7 +31,7 @@ from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions
 
 DEFAULT_MODEL = "ecapa_tdnn"
 DEFAULT_LOSS = "aam_softmax"
-_PAIR_FIELDS = ("teacher", "speaker_weight")
+_PAIR_FIELDS = ("teacher", "alongside", "speaker_weight")
 _RESERVED = (*_PAIR_FIELDS, *TEACHER_SECTIONS)  # of the distillation section; all else there names a method
 
 
@@ -39,9 +39,11 @@ _RESERVED = (*_PAIR_FIELDS, *TEACHER_SECTIONS)  # of the distillation section; a
 class DistillationSettings:
     """The `distillation` section: a teacher and what is owed to it."""
 
-    teacher: str
+    teacher: str = ""
     """The teacher: a run folder, an ONNX file, hf: and a folder of the transformers library, or a folder written by
     parvox fit-head."""
+    alongside: str = ""
+    """Recipe file of a teacher that is trained at the same time, in place of `teacher`."""
     methods: dict[str, MethodSettings]
     """Settings of each method, by name."""
     speaker_weight: float = 1.0
@@ -50,8 +52,12 @@ class DistillationSettings:
     """What is said of teachers by their kind."""
 
     def __post_init__(self) -> None:
-        if not self.teacher:
+        if not self.teacher and not self.alongside:
             raise RecipeError("distillation.teacher: nothing given; expected the run folder of a trained teacher")
+        if self.teacher and self.alongside:
+            raise RecipeError(
+                f"distillation: teacher {self.teacher} and alongside {self.alongside} given; expected one of the two"
+            )
         if not self.methods:
             raise RecipeError(
                 f"distillation: no method given; name one or more of {', '.join(sorted(e.name for e in METHODS))}, "
@@ -101,7 +107,8 @@ class Recipe:
         }
         if self.distillation:
             methods = {name: _plain(method) for name, method in self.distillation.methods.items()}
-            pair = {name: getattr(self.distillation, name) for name in _PAIR_FIELDS}
+            given = {name: getattr(self.distillation, name) for name in _PAIR_FIELDS}
+            pair = {name: value for name, value in given.items() if value != ""}
             sections["distillation"] = {**pair, **_told(self.distillation.options), **methods}
         sections |= {
             "data": _plain(self.data),
@@ -230,6 +237,12 @@ def parse_recipe(
             type=str,
             default="",
             help="The teacher: a run folder, MODEL.onnx, hf:FOLDER of the transformers library, or what fit-head wrote",
+        )
+        parser.add_argument(
+            "--distillation.alongside",
+            type=str,
+            default="",
+            help="In place of a teacher: the recipe of one that is trained at the same time.",
         )
         parser.add_argument(
             "--distillation.speaker_weight", type=float, default=1.0, help="Weight of the student's own speaker loss."

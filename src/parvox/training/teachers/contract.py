@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from parvox.data.batch import Batch
 from parvox.distillation.contract import Side, View
 from parvox.losses.margin import SpeakerLoss
+from parvox.models import SpeakerModel
 
 
 class Inputs:
@@ -21,15 +24,32 @@ class Inputs:
         features: (batch, frames, bins) by the student's front end.
         labels: (batch,) int64; None for speech without labels.
         batch: Which utterances these are, and how they were cut.
+        teacher_features: Likewise by the student's front end, but as augmentation has teachers hear them.
+        augment: What augmentation does to features on the teacher's side; nothing if None.
     """
 
     def __init__(
-        self, waveforms: Tensor, features: Tensor, labels: Tensor | None = None, batch: Batch | None = None
+        self,
+        waveforms: Tensor,
+        features: Tensor,
+        labels: Tensor | None = None,
+        batch: Batch | None = None,
+        *,
+        teacher_features: Tensor | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.waveforms = waveforms
         self.features = features
         self.labels = labels
         self.batch = batch
+        self.teacher_features = features if teacher_features is None else teacher_features
+        self.augment = augment
+
+    @torch.no_grad()
+    def own_features(self, teacher: SpeakerModel) -> Tensor:
+        """Features (batch, frames, bins) by the front end of a teacher, augmented."""
+        features, _ = teacher.extract_features(self.waveforms)
+        return features if self.augment is None else self.augment(features)
 
 
 class Teacher:

@@ -51,7 +51,5 @@ class RunTeacher(Teacher):
     @torch.no_grad()
     def view(self, inputs: Inputs) -> View:
         """See `Teacher.view`."""
-        features = inputs.features
-        if not self._shares_features:
-            features, _ = self.model.extract_features(inputs.waveforms)
+        features = inputs.teacher_features if self._shares_features else inputs.own_features(self.model)
         return View.of(self.model, self.classifier, features, inputs.labels, inputs.batch)
