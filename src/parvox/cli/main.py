@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("train a student that learns from a teacher", "train"),
     "evaluate": ("EER, minDCF, intervals by speaker and an HTML report, for one or more models", "train"),
     "export": ("a trained model -> one ONNX file, fp32 or int8, checked against PyTorch", "train"),
+    "calibrate": ("thresholds of a model file chosen anew, on recordings of your own", "train"),
     "embed": ("recordings -> speaker embeddings, with a model file", ""),
     "verify": ("is this the same voice? score, threshold and decision, with a model file", ""),
     "models": ("every model, pooling and loss a recipe can name: size, operations, source, settings", "train"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from lhotse.cut import Cut
 
     from parvox.corpora.prepared import PreparedCorpus
+
+
+ALL = "all"
+"""Stands for every utterance of a corpus, whatever split it is in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,18 @@ class Questions:
                 found[voice] = ", ".join(found.get(utterance, "") for utterance in utterances)
         return found
 
+    def sides(self, of_utterance: Mapping[str, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A number of each utterance, such as its seconds of speech, for both sides of each trial.
+
+        Args:
+            of_utterance: By utterance id; a voice has the sum of its utterances'.
+        """
+        known = dict(of_utterance)
+        if self.enrolments is not None:
+            known |= {voice: sum(known[each] for each in ids) for voice, ids in self.enrolments.voices.items()}
+        values = np.array([known[name] for name in self.trials.ids], np.float64)
+        return values[self.trials.enrol], values[self.trials.test]
+
 
 def load_questions(
     corpus: PreparedCorpus,
@@ -73,7 +89,7 @@ def load_questions(
 
     Args:
         corpus: Where the utterances are.
-        split: Whose utterances.
+        split: Whose utterances; "all" for those of every split, which needs a trial list or all pairs.
         trials: A trial list in VoxCeleb's format instead of the split's own.
         enrolments: A list of voices and their utterances; the trials' first sides then name voices.
         all_pairs: Instead of a list, every pair of the split's utterances, or every voice with every utterance that
@@ -85,6 +101,8 @@ def load_questions(
     Raises:
         ParvoxError: the lists and the corpus do not go together; the message says how.
     """
+    if split == ALL and trials is None and not all_pairs:
+        raise TrialError("split all has no trial list of its own; give one with --trials, or try --all_pairs")
     if trials is None and not all_pairs:
         enrolments = enrolments or corpus.enrolments(split)
         text_dependent = text_dependent or corpus.info.text_dependent
@@ -100,7 +118,7 @@ def load_questions(
     if not keep_duplicates and not all_pairs:
         index.refuse_duplicates()
     wanted = set(index.ids) if listed is None else set(index.ids) | set(listed.utterances())
-    cuts = {cut.id: cut for cut in corpus.cuts(split, lazy=True) if cut.id in wanted}
+    cuts = {cut.id: cut for cut in _cuts(corpus, split) if cut.id in wanted}
     speaker_of = {name: cut.supervisions[0].speaker for name, cut in cuts.items()}
     duration = {name: cut.duration for name, cut in cuts.items()}
     count = dict.fromkeys(cuts, 1)
@@ -135,9 +153,14 @@ def load_questions(
     )
 
 
+def _cuts(corpus: PreparedCorpus, split: str) -> Iterator[Cut]:
+    for each in corpus.splits if split == ALL else (split,):
+        yield from corpus.cuts(each, lazy=True)
+
+
 def _all_pairs(corpus: PreparedCorpus, split: str, listed: EnrolmentList | None) -> TrialIndex:
     speaker_of, recording_of = {}, {}
-    for cut in corpus.cuts(split, lazy=True):
+    for cut in _cuts(corpus, split):
         supervision = cut.supervisions[0]
         speaker_of[cut.id] = supervision.speaker
         recording_of[cut.id] = str((supervision.custom or {}).get("recording") or cut.id)

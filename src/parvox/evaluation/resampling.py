@@ -42,6 +42,25 @@ class Interval:
     high: float
 
 
+def check_resampling(replicates: int, level: float, seed: int) -> None:
+    """Refuse settings that give no sound interval.
+
+    Args:
+        replicates: Bootstrap replicates; 0 for no intervals.
+        level: Confidence level.
+        seed: Of the bootstrap.
+
+    Raises:
+        TrialError: one of them is out of range.
+    """
+    if replicates < 0 or 0 < replicates < 100:
+        raise TrialError(f"{replicates} bootstrap replicates given; expected 100 or more, or 0 for no intervals")
+    if seed < 0:
+        raise TrialError(f"seed {seed} given; expected 0 or more")
+    if not 0.5 <= level < 1:
+        raise TrialError(f"confidence level {level} given; expected 0.5 to below 1, such as 0.95")
+
+
 def speaker_weights(speakers: int, replicates: int = 1000, seed: int = 0) -> Weights:
     """How often each speaker is drawn in each replicate.
 

@@ -22,7 +22,7 @@ from parvox.evaluation.hardest import hardest_trials
 from parvox.evaluation.kinds import measure_kinds
 from parvox.evaluation.measures import ScoreSet, check_finite
 from parvox.evaluation.rates import error_rates, smallest_rate
-from parvox.evaluation.resampling import MIN_SPEAKERS, Weights, interval, speaker_weights
+from parvox.evaluation.resampling import MIN_SPEAKERS, Weights, check_resampling, interval, speaker_weights
 from parvox.evaluation.results import DetBand, Estimate, Evaluation, Histogram, SystemResult
 from parvox.evaluation.system import System
 from parvox.evaluation.thresholds import Threshold, threshold_at_cost, threshold_at_false_accept_rate
@@ -55,14 +55,7 @@ class MeasureSettings:
     """How many of the hardest trials to list."""
 
     def __post_init__(self) -> None:
-        if self.replicates and self.replicates < 100:
-            raise TrialError(
-                f"{self.replicates} bootstrap replicates given; expected 100 or more, or 0 for no intervals"
-            )
-        if self.seed < 0:
-            raise TrialError(f"seed {self.seed} given; expected 0 or more")
-        if not 0.5 <= self.level < 1:
-            raise TrialError(f"confidence level {self.level} given; expected 0.5 to below 1, such as 0.95")
+        check_resampling(self.replicates, self.level, self.seed)
 
     def weights(self, speakers: int) -> Weights | None:
         """Bootstrap weights for so many speakers; None where intervals are unknown or unwanted."""

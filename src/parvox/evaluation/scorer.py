@@ -21,7 +21,7 @@ from parvox.evaluation.normalisation import (
     speaker_means,
 )
 from parvox.evaluation.plda import Plda, fit_plda
-from parvox.evaluation.questions import Questions
+from parvox.evaluation.questions import ALL, Questions
 from parvox.evaluation.scoring import normalise, pair_products
 from parvox.evaluation.system import System
 
@@ -113,7 +113,7 @@ class Scorer:
         """
         settings = self.settings
         uses_train = settings.mean == "train" or settings.normalisation != "none" or settings.backend == "plda"
-        if questions.split == _TRAIN and uses_train:
+        if questions.split in (_TRAIN, ALL) and uses_train:
             raise TrialError(
                 "mean, cohort or PLDA from the training split, and trials of the training split: they would know the "
                 "very speakers they are tried on; choose another split"

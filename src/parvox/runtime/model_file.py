@@ -232,6 +232,48 @@ def seal(data: bytes) -> bytes:
     return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[end:]
 
 
+def with_contract(data: bytes, contract: ModelContract) -> bytes:
+    """A model file with another contract; the graph stays as it is, to the last byte.
+
+    Args:
+        data: The bytes of a model file.
+        contract: What it is to say of itself.
+
+    Returns:
+        The sealed file.
+    """
+    kept, before = [], 0
+    for number, start, end in _fields(data, 0, len(data)):
+        field = data[before:end]  # its tag and length included
+        before = end
+        ours = number == _METADATA_FIELD and any(
+            data[value:stop] in (CONTRACT_KEY.encode(), CHECKSUM_KEY.encode())
+            for _, value, stop in _fields(data, start, end)
+        )
+        if not ours:
+            kept.append(field)
+    kept += [_entry(CONTRACT_KEY, contract.to_json()), _entry(CHECKSUM_KEY, UNSEALED)]
+    return seal(b"".join(kept))
+
+
+def _entry(key: str, value: str) -> bytes:
+    """A metadata entry as it stands in a serialised ModelProto."""
+    content = b"".join(
+        bytes([number << 3 | 2]) + _length(len(text)) + text
+        for number, text in ((1, key.encode()), (2, value.encode()))
+    )
+    return bytes([_METADATA_FIELD << 3 | 2]) + _length(len(content)) + content
+
+
+def _length(value: int) -> bytes:
+    """A protobuf varint."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
 def _contract(data: bytes) -> ModelContract:
     if not data:
         raise ModelFileError(f"empty, 0 bytes; {_EXPECTED}")
