@@ -1,4 +1,4 @@
-"""What a recipe can say of a teacher that Parvox did not train."""
+"""What a recipe can say of a teacher beside its name."""
 
 from __future__ import annotations
 
@@ -67,6 +67,34 @@ class TransformersSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeamSettings:
+    """How several teachers are combined into one."""
+
+    combine: Literal["mean", "confidence"] = "mean"
+    """The mean of their posteriors and embeddings, or for each utterance the surer ones more (CA-MKD)."""
+
+    def __post_init__(self) -> None:
+        if self.combine not in ("mean", "confidence"):
+            raise RecipeError(f"team.combine: {self.combine!r} given; expected mean or confidence")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageSettings:
+    """How the teacher self, the student's own moving average, follows the student."""
+
+    decay: float = 0.999
+    """Share of the average that is kept at each step."""
+    warmup: int = 10
+    """After t steps at most (1 + t) / (warmup + t) is kept; 1 for the same decay from the first step on."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise RecipeError(f"average.decay: {self.decay} given; expected 0 or more and less than 1")
+        if self.warmup < 1:
+            raise RecipeError(f"average.warmup: {self.warmup} given; expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherOptions:
     """What a recipe says of teachers by their kind."""
 
@@ -74,7 +102,16 @@ class TeacherOptions:
     """Of ONNX files."""
     transformers: TransformersSettings = field(default_factory=TransformersSettings)
     """Of folders of the transformers library."""
+    team: TeamSettings = field(default_factory=TeamSettings)
+    """Of several teachers at once."""
+    average: AverageSettings = field(default_factory=AverageSettings)
+    """Of the student's own moving average."""
 
 
-TEACHER_SECTIONS: dict[str, type] = {"onnx": OnnxSettings, "transformers": TransformersSettings}
+TEACHER_SECTIONS: dict[str, type] = {
+    "onnx": OnnxSettings,
+    "transformers": TransformersSettings,
+    "team": TeamSettings,
+    "average": AverageSettings,
+}
 """The sections of `TeacherOptions`, by name."""
