@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("recordings on disk -> manifests, speaker-disjoint splits and trial lists", "train"),
     "train": ("train a speaker model from a recipe", "train"),
     "distill": ("train a student that learns from a teacher", "train"),
+    "fit-head": ("a speaker classifier for a teacher that has none, so that label-level methods can use it", "train"),
     "evaluate": ("EER, minDCF, intervals by speaker and an HTML report, for one or more models", "train"),
     "export": ("a trained model -> one ONNX file, fp32 or int8, checked against PyTorch", "train"),
     "calibrate": ("thresholds of a model file chosen anew, on recordings of your own", "train"),
@@ -93,7 +94,7 @@ def _machine_trouble(error: Exception) -> str | None:
 def _run(name: str, argv: list[str]) -> int:
     extra = COMMANDS[name][1]
     try:
-        module = importlib.import_module(f"parvox.cli.{name}")
+        module = importlib.import_module(f"parvox.cli.{name.replace('-', '_')}")
         code = module.main(argv)
     except ModuleNotFoundError as error:
         if extra and error.name and not error.name.startswith("parvox"):

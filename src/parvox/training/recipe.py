@@ -194,14 +194,14 @@ def parse_recipe(
         The parsed values by section.
     """
     data = {**(defaults or {}), **(read_yaml(path) if path else {})}
-    init = _chosen(argv, "init", {"name": data["init"]} if data.get("init") else {}, "")
+    init = chosen(argv, "init", {"name": data["init"]} if data.get("init") else {}, "")
     if init and "model" not in data:  # what such a recipe leaves out is as in the run it starts from
         data, path = laid_over(read_yaml(recipe_path(init)), data), path or recipe_path(init)
     model = _section(data, "model")
-    encoder = ENCODERS[_chosen(argv, "model.name", model, DEFAULT_MODEL)]
+    encoder = ENCODERS[chosen(argv, "model.name", model, DEFAULT_MODEL)]
     default_pooling = getattr(encoder.settings, "default_pooling")  # noqa: B009
-    pooling = POOLINGS[_chosen(argv, "model.pooling.name", _section(model, "pooling", "model."), default_pooling)]
-    loss = LOSSES[_chosen(argv, "loss.name", _section(data, "loss"), DEFAULT_LOSS)]
+    pooling = POOLINGS[chosen(argv, "model.pooling.name", _section(model, "pooling", "model."), default_pooling)]
+    loss = LOSSES[chosen(argv, "loss.name", _section(data, "loss"), DEFAULT_LOSS)]
     methods = _methods(data, argv)
 
     parser = Parser(prog=prog, description=description, usage=f"{prog} [RECIPE.yaml] [options]")
@@ -215,7 +215,7 @@ def parse_recipe(
         default="",
         help="Finished run to start from: its weights and, unless the recipe has a model section, its recipe.",
     )
-    _add_choice(parser, ENCODERS, encoder.name, "model", encoder.settings)
+    add_choice(parser, ENCODERS, encoder.name, "model", encoder.settings)
     parser.add_argument(
         "--model.embedding_dim",
         type=int,
@@ -228,9 +228,9 @@ def parse_recipe(
         default=encoder.settings.default_head,  # type: ignore[attr-defined]
         help=f"From pooled vector to embedding: {', '.join(HEADS)}.",
     )
-    _add_choice(parser, POOLINGS, pooling.name, "model.pooling", pooling.settings)
+    add_choice(parser, POOLINGS, pooling.name, "model.pooling", pooling.settings)
     add_settings(parser, FbankSettings, "model.features")
-    _add_choice(parser, LOSSES, loss.name, "loss", loss.settings)
+    add_choice(parser, LOSSES, loss.name, "loss", loss.settings)
     if methods or "distillation" in data:
         parser.add_argument(
             "--distillation.teacher",
@@ -305,7 +305,7 @@ def _section(data: dict[str, Any], name: str, prefix: str = "") -> dict[str, Any
     return section
 
 
-def _chosen(argv: list[str], key: str, section: dict[str, Any], default: str) -> str:
+def chosen(argv: list[str], key: str, section: dict[str, Any], default: str) -> str:
     """The name that `argv` or the recipe's section chooses."""
     for position in reversed(range(len(argv))):
         word = argv[position]
@@ -327,7 +327,8 @@ def _methods(data: dict[str, Any], argv: list[str]) -> list[str]:
     return [METHODS[name].name for name in names]
 
 
-def _add_choice(parser: Parser, registry: Registry[Any], name: str, prefix: str, settings: type) -> None:
+def add_choice(parser: Parser, registry: Registry[Any], name: str, prefix: str, settings: type) -> None:
+    """Give `parser` the name of a registered choice and the fields that go with it."""
     known = ", ".join(sorted(entry.name for entry in registry))
     parser.add_argument(f"--{prefix}.name", type=str, default=name, help=f"One of: {known}.")
     add_settings(parser, settings, prefix, title=f"{name}, {(settings.__doc__ or '').strip().splitlines()[0]}")

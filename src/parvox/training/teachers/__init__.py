@@ -9,6 +9,7 @@ import torch
 from parvox.models import SpeakerModel
 from parvox.training.teacher_settings import TeacherOptions
 from parvox.training.teachers.contract import Inputs, Teacher
+from parvox.training.teachers.head import HEAD, load_head
 from parvox.training.teachers.run import RunTeacher
 
 __all__ = ["Inputs", "RunTeacher", "Teacher", "load_teacher", "teacher_path"]
@@ -43,6 +44,8 @@ def load_teacher(
         from parvox.training.teachers.onnx import load_onnx
 
         return load_onnx(path, options.onnx, device)
+    if (path / HEAD).is_file():
+        return load_head(path, student, device)
     return RunTeacher.load(path, student, device)
 
 

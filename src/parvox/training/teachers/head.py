@@ -1,0 +1,63 @@
+"""A teacher with a speaker head that `parvox fit-head` gave it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from parvox.errors import ModelFileError, RecipeError
+from parvox.losses import LOSSES
+from parvox.models import SpeakerModel
+from parvox.settings import build_settings
+from parvox.training.recipe import read_yaml
+from parvox.training.run import CHECKSUMS, CLASSIFIER, SPEAKERS, SUMMARY, load_weights, read_json
+from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions
+from parvox.training.teachers.contract import Teacher
+
+HEAD = "head.yaml"
+"""What says of which teacher a head is, and how it was fitted; no other folder holds one."""
+
+
+def load_head(folder: Path, student: SpeakerModel | None, device: torch.device) -> Teacher:
+    """The teacher that a folder written by `parvox fit-head` names, with its head.
+
+    Args:
+        folder: The folder.
+        student: Who will learn from it, if anybody.
+        device: Where it is to run.
+
+    Raises:
+        ModelFileError: the folder is damaged, or the teacher is gone or not the one that the head was fitted to.
+    """
+    from parvox.training.teachers import load_teacher
+
+    try:
+        told = read_yaml(folder / HEAD)
+        name, checksum, loss = str(told["teacher"]), told["checksum"], dict(told["loss"])
+        options = {
+            kind: build_settings(TEACHER_SECTIONS[kind], told["options"].get(kind, {})) for kind in TEACHER_SECTIONS
+        }
+        settings: Any = build_settings(LOSSES[loss.pop("name")].settings, loss)
+    except (RecipeError, KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{folder / HEAD} is damaged ({error}); restore the folder or fit the head again"
+        ) from error
+    try:
+        teacher = load_teacher(name, student, device, TeacherOptions(**options))
+    except ModelFileError as error:
+        raise ModelFileError(f"{folder} is a head for a teacher that cannot be read: {error}") from error
+    if teacher.checksum != checksum:
+        raise ModelFileError(
+            f"{folder}: its teacher {name} has changed since the head was fitted; restore it, or fit the head again"
+        )
+    known = read_json(folder / SPEAKERS)
+    speakers, classes = known.get("speakers"), known.get("classes")
+    if not isinstance(speakers, list) or not isinstance(classes, int):
+        raise ModelFileError(f"{folder / SPEAKERS} names no speakers; restore the folder or fit the head again")
+    classifier = settings.build(teacher.side.embedding_dim, classes)
+    load_weights(classifier, folder / CLASSIFIER, read_json(folder / SUMMARY).get(CHECKSUMS, {}).get(CLASSIFIER))
+    classifier.set_progress(1.0)
+    teacher.give_head(str(folder), classifier.to(device).eval().requires_grad_(False), speakers)
+    return teacher
