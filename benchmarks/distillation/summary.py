@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conditions import Conditions
+from conditions import REPLICATES, Conditions
 from numpy.typing import NDArray
 
 from parvox.evaluation.resampling import Interval, interval
@@ -67,12 +67,7 @@ def summarise(
             runs.setdefault((each["group"], each["row"], each["condition"]), []).append(each)
     lines: dict[tuple[str, str, str], Line] = {}
     for key, rows in runs.items():
-        replicated = []
-        for each in rows:
-            slug = f"{key[0]}-{key[1]}".replace(" + ", "-").replace(" ", "_")
-            with np.load(work / f"{slug}-{each['seed']}-{split}.npz", allow_pickle=False) as scores:
-                replicated.append(conditions.replicates(scores[key[2]]))
-        replicates = np.mean(replicated, axis=0)
+        replicates = np.mean([_replicates(each, conditions, work, split) for each in rows], axis=0)
         eers = [float(each["eer"]) for each in rows]
         lines[key] = Line(
             *key,
@@ -97,6 +92,16 @@ def summarise(
                 ratio = line.replicates / other.replicates
                 line.ratios[name] = (line.eer / other.eer, interval(ratio))
     return list(lines.values())
+
+
+def _replicates(run: dict[str, Any], conditions: Conditions, work: Path, split: str) -> NDArray[np.float64]:
+    """EERs of a run with speakers drawn anew; NaN, and so no interval, where its scores were not kept."""
+    slug = f"{run['group']}-{run['row']}".replace(" + ", "-").replace(" ", "_")
+    kept = work / f"{slug}-{run['seed']}-{split}.npz"
+    if not kept.is_file():
+        return np.full(REPLICATES, np.nan)
+    with np.load(kept, allow_pickle=False) as scores:
+        return conditions.replicates(scores[run["condition"]])
 
 
 def print_table(lines: list[Line]) -> None:
