@@ -41,6 +41,7 @@ class Batch:
     Attributes:
         waveforms: (batch, samples) float32, cropped and speed-perturbed, otherwise clean.
         labels: (batch,) int64 classes.
+        phrases: (batch,) int64 phrases; None unless they are asked for.
         ids: Utterance ids.
         crops: Which part of its utterance each item is; empty for items that were not cut by `BatchMaker`.
         noise_rows: (noisy,) int64, the rows that get noise; None without any, as for all that follow.
@@ -62,6 +63,7 @@ class Batch:
     waveforms: Tensor
     labels: Tensor
     ids: list[str]
+    phrases: Tensor | None = None
     crops: list[Crop] = field(default_factory=list)
     noise_rows: Tensor | None = None
     noise: Tensor | None = None
@@ -128,6 +130,7 @@ class BatchMaker:
         noise: Noises, if any.
         rirs: Room impulse responses, if any.
         seed: 0 or more.
+        phrases: (utterances,) int64, the phrase of each, if batches are to say it.
     """
 
     def __init__(
@@ -140,7 +143,9 @@ class BatchMaker:
         noise: Recordings | None,
         rirs: Recordings | None,
         seed: int,
+        phrases: np.ndarray | None = None,
     ) -> None:
+        self._phrases = phrases
         self._speech, self._labels, self._speakers = speech, labels, speakers
         self._noise, self._rirs = noise, rirs
         self._augmentation, self._seed = augmentation, seed
@@ -193,6 +198,7 @@ class BatchMaker:
             waveforms=torch.from_numpy(waveforms),
             labels=torch.from_numpy(labels),
             ids=[self._speech.id(int(utterance)) for utterance in plan.utterances],
+            phrases=None if self._phrases is None else torch.from_numpy(self._phrases[plan.utterances]),
             crops=crops,
         )
         if noisy:

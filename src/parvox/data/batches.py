@@ -60,11 +60,14 @@ class Batches:
         rank: Number of this process.
         world_size: How many processes there are.
         pin_memory: Put batches in page-locked memory, for a quick way to a GPU.
+        with_phrases: Say in each batch which phrases its items are.
 
     Attributes:
-        speakers: Names of the speakers in training, sorted; class `speaker + k * len(speakers)` is a speaker at the
+        speakers: Names of the classes at the original speed, sorted: the speakers in training, or, for classes
+            speaker_phrase, each speaker with each of their phrases. Class `name + k * len(speakers)` is that of the
             k-th speed, 0 the original.
         classes: Classes that a classifier must tell apart.
+        phrases: The phrases in training, sorted; empty unless the classes or `with_phrases` ask for them.
         sample_rate_hz: Rate of the waveforms.
         batches_per_epoch: Full batches an epoch; what is left over is dropped.
         whole: The utterances that items are cut from.
@@ -84,6 +87,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        with_phrases: bool = False,
     ) -> None:
         if seed < 0:
             raise RecipeError(f"seed {seed} given; expected 0 or more")
@@ -100,11 +104,24 @@ class Batches:
         if augmentation.reverberation_probability > 0:
             rirs = self._extra("room impulse responses", corpus.rirs(), "reverberation_probability", memory // 8)
         memory -= sum(recordings.cache_bytes for recordings in (noise, rirs) if recordings is not None)
-        speech = Recordings(itertools.chain([first], cuts), self.sample_rate_hz, cache_bytes=memory)
+        pairs = data.classes == "speaker_phrase"
+        speech = Recordings(
+            itertools.chain([first], cuts),
+            self.sample_rate_hz,
+            cache_bytes=memory,
+            with_phrases=pairs or with_phrases,
+        )
         self._utterances, labels, self.speakers = _training_speakers(speech, data.min_utterances_per_speaker)
+        by_speaker = labels[self._utterances]
+        phrases = None
+        self.phrases: list[str] = []
+        if pairs or with_phrases:
+            phrases, self.phrases = _training_phrases(speech, self._utterances)
+        if pairs and phrases is not None:
+            labels, self.speakers = _speaker_phrases(labels, self.speakers, phrases, self.phrases)
         self.classes = len(self.speakers) * (1 + len(data.speed_perturbation))
         self._order = EpochOrder(
-            labels[self._utterances], data.utterances_per_epoch, speaker_balanced=data.speaker_balanced, seed=seed
+            by_speaker, data.utterances_per_epoch, speaker_balanced=data.speaker_balanced, seed=seed
         )
         self._rank, self._world_size, self._size = rank, world_size, data.batch_size
         self.batches_per_epoch = self._order.length // (self._size * world_size)
@@ -116,7 +133,7 @@ class Batches:
             )
         factors = (1.0, *data.speed_perturbation)
         self.whole = WholeUtterances(speech, self._utterances, labels, len(self.speakers), factors)
-        maker = BatchMaker(speech, labels, len(self.speakers), data, augmentation, noise, rirs, seed)
+        maker = BatchMaker(speech, labels, len(self.speakers), data, augmentation, noise, rirs, seed, phrases)
         workers = default_workers() if data.workers is None else data.workers
         self._plans = Plans([])
         self._loader: DataLoader[Any] | None = loader(_Made(maker), self._plans, workers, pin_memory)
@@ -260,3 +277,21 @@ def _training_speakers(speech: Recordings, fewest: int) -> tuple[np.ndarray, np.
     labels = np.where(kept, np.cumsum(kept) - 1, -1)[speech.labels]
     speakers = [name for name, keep in zip(speech.speakers, kept, strict=True) if keep]
     return np.flatnonzero(labels >= 0), labels, speakers
+
+
+def _training_phrases(speech: Recordings, utterances: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """(recordings,) phrases of all recordings (-1 for those that only speakers left out say), and the phrases."""
+    said = np.unique(speech.phrase_labels[utterances])
+    place = np.full(len(speech.phrases), -1)
+    place[said] = np.arange(len(said))
+    return place[speech.phrase_labels], [speech.phrases[label] for label in said.tolist()]
+
+
+def _speaker_phrases(
+    labels: np.ndarray, speakers: list[str], phrases: np.ndarray, names: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """(recordings,) labels of pairs (-1 outside training), and the pairs that there are, sorted."""
+    pairs, place = np.unique(np.where(labels >= 0, labels * len(names) + phrases, -1), return_inverse=True)
+    outside = int(pairs[0] < 0)
+    found = [f"{speakers[pair // len(names)]}: {names[pair % len(names)]}" for pair in pairs[outside:].tolist()]
+    return place - outside, found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import soundfile
 
 from parvox.audio import read_audio
+from parvox.corpora.phrases import phrase_of
 from parvox.errors import AudioError, CorpusError
 
 if TYPE_CHECKING:
@@ -33,23 +35,33 @@ class Recordings:
         cache_bytes: Memory for decoded audio; the first recordings that fit are kept.
         full_precision: Keep float samples as they are. Otherwise samples are rounded to 16 bits, cached or not, which
             changes nothing for 16-bit recordings and halves the memory.
+        with_phrases: Keep what each recording says.
 
     Attributes:
         samples: (recordings,) int64, the length of each.
         speakers: The speaker names, sorted; empty where a cut has none.
         labels: (recordings,) int64, the place of each recording's speaker in `speakers`, -1 without one.
+        phrases: What is said, sorted; empty unless asked for.
+        phrase_labels: (recordings,) int64, the place of each recording's phrase in `phrases`; empty likewise.
 
     Raises:
-        CorpusError: A cut has another rate or no samples, or the set is empty.
+        CorpusError: A cut has another rate or no samples, or the set is empty; a phrase is asked for and not known.
     """
 
     def __init__(
-        self, cuts: Iterable[Cut], sample_rate_hz: int, *, cache_bytes: int = 0, full_precision: bool = False
+        self,
+        cuts: Iterable[Cut],
+        sample_rate_hz: int,
+        *,
+        cache_bytes: int = 0,
+        full_precision: bool = False,
+        with_phrases: bool = False,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
         ids: list[str] = []
         paths: list[str] = []
         spoken_by: list[str | None] = []
+        said: list[str] = []
         spans: list[tuple[int, int, int]] = []  # first sample, samples, channel in the file
         self._other: dict[int, Cut] = {}  # whatever is not simply part of a file
         for number, cut in enumerate(cuts):
@@ -60,6 +72,8 @@ class Recordings:
             paths.append(_any_path(cut))
             spans.append(span)
             spoken_by.append(cut.supervisions[0].speaker if cut.supervisions else None)
+            if with_phrases:
+                said.append(sys.intern(phrase_of(cut)))
         if not ids:
             raise CorpusError("a set of recordings is empty; expected at least one: prepare the corpus again")
         self._ids, self._paths = _Strings(ids), _Strings(paths)
@@ -68,6 +82,9 @@ class Recordings:
         self.speakers = sorted({name for name in spoken_by if name is not None})
         place = {name: index for index, name in enumerate(self.speakers)}
         self.labels = np.array([-1 if name is None else place[name] for name in spoken_by], np.int64)
+        self.phrases = sorted(set(said))
+        place = {phrase: index for index, phrase in enumerate(self.phrases)}
+        self.phrase_labels = np.array([place[phrase] for phrase in said], np.int64)
         self._dtype: Any = np.float32 if full_precision else np.int16
         self._cache = _Cache(self.samples, cache_bytes, self._dtype)
 

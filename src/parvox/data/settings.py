@@ -84,6 +84,8 @@ class DataSettings:
     """Items an epoch over all processes; unset means as many as there are utterances."""
     speaker_balanced: bool = False
     """Whether every speaker comes equally often, however many utterances they have."""
+    classes: Literal["speaker", "speaker_phrase"] = "speaker"
+    """What the classifier tells apart: speakers, or pairs of a speaker and a phrase, where the words count as well."""
     min_utterances_per_speaker: int = 1
     """Speakers with fewer utterances are left out of training."""
     speed_perturbation: tuple[float, ...] = ()
@@ -96,6 +98,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         # a list would make the settings unhashable
         object.__setattr__(self, "speed_perturbation", tuple(self.speed_perturbation))
+        if self.classes not in ("speaker", "speaker_phrase"):
+            raise RecipeError(f"data: classes {self.classes!r} given; expected speaker or speaker_phrase")
         if not 0.1 <= self.crop_s <= 600:
             raise RecipeError(f"data: crop_s {self.crop_s} given; expected 0.1 to 600 seconds")
         for name, least in (("batch_size", 1), ("min_utterances_per_speaker", 1), ("cache_audio_mib", 0)):
