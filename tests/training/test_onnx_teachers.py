@@ -5,10 +5,10 @@ from pathlib import Path
 
 import kaldi_native_fbank
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from onnx_models import BINS, DIM, WEIGHTS, features_model, saved
 
 from parvox.errors import ModelFileError, RecipeError, TrainingError
 from parvox.runtime.embedder import SpeakerEmbedder
@@ -22,8 +22,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 from tiny_model import model_file
 
 CPU = torch.device("cpu")
-BINS, DIM = 80, 6
-WEIGHTS = np.random.default_rng(0).standard_normal((BINS, DIM)).astype(np.float32)
 SHERPA_WESPEAKER = {"framework": "wespeaker", "sample_rate": "16000", "normalize_samples": "0", "output_dim": "6"}
 SHERPA_3D = {
     "framework": "3d-speaker",
@@ -31,31 +29,6 @@ SHERPA_3D = {
     "normalize_samples": "1",
     "feature_normalize_type": "global-mean",
 }
-
-
-def saved(path, nodes, given, shape, metadata=None, kind=TensorProto.FLOAT, weights=None, outputs=None, more=()):
-    """Write a model of one input and say where."""
-    graph = helper.make_graph(
-        nodes,
-        "speaker",
-        [helper.make_tensor_value_info(given, kind, shape), *more],
-        outputs or [helper.make_tensor_value_info("embs", TensorProto.FLOAT, ["B", DIM])],
-        [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, metadata or {})
-    onnx.save(model, path)
-    return path
-
-
-def features_model(path, metadata=None, shape=("B", "T", BINS), axis=1):
-    """Mean square of each bin over time, times a matrix."""
-    nodes = [
-        helper.make_node("Mul", ["feats", "feats"], ["squares"]),
-        helper.make_node("ReduceMean", ["squares", "axis"], ["means"], keepdims=0),
-        helper.make_node("MatMul", ["means", "weights"], ["embs"]),
-    ]
-    return saved(path, nodes, "feats", shape, metadata, weights={"axis": np.array([axis]), "weights": WEIGHTS})
 
 
 def waveform_model(path, metadata=None, shape=("B", "S")):

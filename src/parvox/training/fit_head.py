@@ -99,8 +99,8 @@ def fit_head(recipe: HeadRecipe, out: Path, *, device: str | None = None, overwr
         OutputError: `out` exists, or cannot be written.
     """
     started = time.monotonic()
-    refuse_overwrite(out, overwrite, holds=HEAD)
     _expect_outside(recipe, out)
+    refuse_overwrite(out, overwrite, holds=HEAD)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     teacher = load_teacher(recipe.teacher, None, where, recipe.options)
     corpus = PreparedCorpus.load(Path(recipe.corpus))
