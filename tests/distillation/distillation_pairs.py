@@ -10,7 +10,7 @@ from parvox.models.frontend import FbankSettings
 BINS, FRAMES = 20, 30
 
 
-def make(embedding_dim=16, classes=7, seed=0, width=16, scale=32.0):
+def make(embedding_dim=16, classes=7, seed=0, width=16, scale=32.0, shift_ms=10.0):
     """A model and its classifier."""
     torch.manual_seed(seed)
     settings = ModelSettings(
@@ -20,7 +20,7 @@ def make(embedding_dim=16, classes=7, seed=0, width=16, scale=32.0):
         pooling=POOLINGS["class_distillation_token"].settings(),
         embedding_dim=embedding_dim,
         head="linear",
-        features=FbankSettings(bins=BINS),
+        features=FbankSettings(bins=BINS, frame_shift_ms=shift_ms),
     )
     classifier = LOSSES["aam_softmax"].settings(scale=scale).build(embedding_dim, classes)
     return SpeakerModel(settings).eval(), classifier
