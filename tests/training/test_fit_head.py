@@ -129,8 +129,12 @@ def test_what_cannot_be_done_is_refused(fitted, prepared_tiny, tmp_path):
         fit_head(recipe(path, prepared_tiny, options=options), folder)
     with pytest.raises(OutputError, match="holds the corpus"):
         fit_head(recipe(path, prepared_tiny, options=options), prepared_tiny.parent, overwrite=True)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputError, match="holds no head.yaml"):
-        fit_head(recipe(path, prepared_tiny, options=options), prepared_tiny, overwrite=True)
+        fit_head(recipe(path, prepared_tiny, options=options), tmp_path / "precious", overwrite=True)
+    with pytest.raises(OutputError, match="holds the teacher"):
+        fit_head(recipe(folder, prepared_tiny), folder, overwrite=True)
     with pytest.raises(TrainingError, match="listens at 8000 Hz"):
         rate = TeacherOptions(onnx=OnnxSettings(convention="wespeaker", sample_rate_hz=8000))
         fit_head(recipe(path, prepared_tiny, options=rate), tmp_path / "new")
