@@ -173,7 +173,7 @@ def test_no_error_is_not_called_certainty() -> None:
     scores, trials, speakers = made(0.0, 1)
     result = evaluate_scores({"perfect": np.where(trials.target, 1, scores - 100)}, trials, speakers)
     assert result.systems[0].eer.value == 0
-    assert "perfect: no error in 1,770 trials" in result.notes[-1]
+    assert "“perfect”: no error in 1,770 trials" in result.notes[-1]
     assert "22.1 %" in result.notes[-1]  # 1 - 0.05 ** (1 / 12)
 
 

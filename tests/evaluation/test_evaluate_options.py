@@ -17,6 +17,7 @@ from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.normalisation import cohort_statistics, speaker_means
 from parvox.evaluation.plda import fit_plda
 from parvox.evaluation.questions import load_questions
+from parvox.evaluation.report import render_report
 from parvox.evaluation.scorer import Scorer, ScoringSettings
 from parvox.evaluation.scoring import normalise, pair_products
 from parvox.evaluation.system import load_system
@@ -208,12 +209,35 @@ def test_calibrated_scores_are_likelihood_ratios(corpus: PreparedCorpus, model_f
     assert set(system.calibration.act_dcf) == {0.01, 0.05}
 
 
-def test_a_system_that_cannot_be_calibrated_is_named(
-    corpus: PreparedCorpus, model_file: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_system_that_cannot_be_calibrated_leaves_the_rest_as_it_is(
+    corpus: PreparedCorpus, model_file: Path, centred_model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("parvox.evaluation.scorer.pair_products", lambda *given: -pair_products(*given))
-    with pytest.raises(TrialError, match="tiny: calibration: higher scores do not speak for the same speaker"):
-        evaluate([model_file], corpus, split="dev", tune="test", calibrate=True, replicates=0, workers=0)
+    """One of two systems scores the wrong way round: its calibration is unknown, all else is there."""
+    calls: list[int] = []
+
+    def products(*given: np.ndarray) -> np.ndarray:
+        calls.append(len(calls))
+        return (1 if calls[-1] < 2 else -1) * pair_products(*given)
+
+    monkeypatch.setattr("parvox.evaluation.scorer.pair_products", products)
+    models, ways = [model_file, centred_model_file], {"split": "dev", "tune": "test", "calibrate": True, "workers": 0}
+    found = evaluate(models, corpus, replicates=100, names=["good, plain", "bad, turned"], **ways)  # type: ignore[arg-type]
+    good, bad = found.systems
+    assert good.calibration is not None
+    assert bad.calibration is None
+    assert "too badly" in bad.uncalibrated
+    assert [each.name for each in bad.thresholds] == [each.name for each in good.thresholds]
+    assert good.scoring.endswith("calibrated")
+    assert not bad.scoring.endswith("calibrated")
+    (note,) = (note for note in found.notes if "not calibrated" in note)
+    assert note.startswith(
+        "“bad, turned” is not calibrated: on the trials to fit it on, higher scores do not speak for"
+    )
+    assert "“good, plain” minus “bad, turned”: EER" in found.summary()
+    assert found.to_dict()["systems"][1]["calibration"] is None
+    page = render_report(found)
+    assert "equal error rate is that of “" in page
+    assert ">bad, turned</th><td>unknown</td>" in page
 
 
 def test_text_dependent_trials_by_kind(corpus: PreparedCorpus, model_file: Path, tmp_path: Path) -> None:

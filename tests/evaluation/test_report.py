@@ -99,7 +99,7 @@ def test_it_says_what_was_found_and_from_what() -> None:
     assert found.trials_sha256 in text
     assert "200 bootstrap replicates by speaker, seed 11" in text
     assert "One thread." in text
-    assert "The lowest equal error rate is that of big <teacher>" in text
+    assert "The lowest equal error rate is that of “big <teacher>”" in text
     assert found.environment["hardware"] in text
 
 

@@ -120,7 +120,10 @@ def fit_calibration(
     fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(matrix, label, each)
     slopes = fitted.coef_[0] / spread
     if slopes[0] <= 0:
-        raise TrialError("calibration: higher scores do not speak for the same speaker; are labels or scores reversed?")
+        raise TrialError(
+            "on the trials to fit it on, higher scores do not speak for the same speaker: the model tells voices apart "
+            "too badly, or labels or scores are reversed"
+        )
     offset = float(fitted.intercept_[0] - slopes @ centre - math.log(p_target / (1 - p_target)))
     weights = dict(zip(varying, map(float, slopes), strict=True))
     return Calibration(weights, offset, p_target, fitted_on)

@@ -177,17 +177,21 @@ def _tune(
 ) -> tuple[Tuned, Scored]:
     """What the tuning trials settle, and the scores after it."""
     known = scorer.score(tuning, side)
-    calibration = None
+    calibration, problem = None, ""
     if calibrate:
         fitted_on = f"{len(tuning.trials):,} {tuning.split} trials of {len(tuning.speakers.names)} speakers"
-        calibration = fit_calibration(known.scores, tuning.trials.target, known.side, fitted_on=fitted_on)
+        try:
+            calibration = fit_calibration(known.scores, tuning.trials.target, known.side, fitted_on=fitted_on)
+        except TrialError as error:
+            problem = str(error)
+    if calibration is not None:
         known, scored = (
             Scored(calibration.apply(each.scores, each.side).astype(np.float32), each.side, f"{each.words}, calibrated")
             for each in (known, scored)
         )
     weights = settings.weights(len(tuning.speakers.names))
     thresholds = choose_thresholds(known.scores, tuning.trials, tuning.speakers, settings, weights)
-    return Tuned(tuning.split, calibration, thresholds), scored
+    return Tuned(tuning.split, calibration, thresholds, problem), scored
 
 
 def _groups(questions: Questions, by: Sequence[str] | None) -> list[Groups]:

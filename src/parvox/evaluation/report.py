@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from parvox.evaluation.report_parts import PARTS, Table, lowest_eer, systems_table
-from parvox.evaluation.results import Evaluation, write_csv, write_json
+from parvox.evaluation.results import Evaluation, conjoined, quoted, write_csv, write_json
 from parvox.evaluation.style import STYLE
 from parvox.files import atomic_file, atomic_folder
 
@@ -103,8 +103,8 @@ def _lead(evaluation: Evaluation) -> str:
         f"{evaluation.nontarget_trials:,} of different ones. "
     )
     if len(evaluation.systems) == 1:
-        return words + f"{best.name} has an equal error rate of {best.eer.percent()}."
-    words += f"The lowest equal error rate is that of {best.name}, {best.eer.percent()}."
+        return words + f"{quoted(best.name)} has an equal error rate of {best.eer.percent()}."
+    words += f"The lowest equal error rate is that of {quoted(best.name)}, {best.eer.percent()}."
     others = [
         difference.other if difference.system == best.name else difference.system
         for difference in evaluation.differences
@@ -112,9 +112,5 @@ def _lead(evaluation: Evaluation) -> str:
         if not difference.significant
     ]
     if others:
-        return f"{words} These speakers do not suffice to tell it from {_and(others)}."
+        return f"{words} These speakers do not suffice to tell it from {conjoined(others)}."
     return f"{words} Its lead over each other system is larger than chance explains."
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

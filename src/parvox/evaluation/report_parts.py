@@ -163,6 +163,11 @@ def calibration(evaluation: Evaluation) -> str:
         rows.append([name, two_lines(result.cllr.plain()), f"{result.min_cllr:.3f}", *actual])
         picture = reliability_plot(result.points, number % COLOURS, f"Claimed and observed evidence of {system.name}")
         pictures.append(f"<figure><figcaption><b>{escape(system.name)}</b></figcaption>{picture}</figure>")
+    rows += [
+        [f"{_swatch(number)}{escape(system.name)}", *["unknown"] * (len(header) - 1)]
+        for number, system in enumerate(evaluation.systems)
+        if system.uncalibrated
+    ]
     fitted = "; ".join(sorted({result.calibration.fitted_on for _, _, result in judged}))
     return (
         "<h3>Can scores be believed?</h3>"

@@ -105,6 +105,7 @@ class SystemResult:
         scores: (trials,) in the order of the list; log-likelihood ratios where they are calibrated.
         thresholds: For wanted false-accept rates and costs.
         calibration: How well it holds; None where scores are not calibrated.
+        uncalibrated: Why a calibration that was wanted could not be fitted; empty otherwise.
         breakdowns: By group of trials.
         kinds: Text-dependent trials by kind; empty elsewhere.
         hardest: The trials it gets most wrong.
@@ -130,6 +131,7 @@ class SystemResult:
     scores: NDArray[np.float32] = field(repr=False)
     thresholds: Sequence[Threshold] = field(default=(), repr=False)
     calibration: CalibrationResult | None = field(default=None, repr=False)
+    uncalibrated: str = ""
     breakdowns: Sequence[Breakdown] = field(default=(), repr=False)
     kinds: Sequence[KindResult] = field(default=(), repr=False)
     hardest: Sequence[HardTrial] = field(default=(), repr=False)
@@ -153,6 +155,7 @@ class SystemResult:
             "min_dcf": {f"{p:g}": estimate.to_dict() for p, estimate in self.min_dcf.items()},
             "thresholds": [threshold.to_dict() for threshold in self.thresholds],
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "uncalibrated": self.uncalibrated,
             "breakdowns": [breakdown.to_dict() for breakdown in self.breakdowns],
             "kinds": [kind.to_dict() for kind in self.kinds],
             "hardest": [trial.to_dict() for trial in self.hardest],
@@ -305,7 +308,8 @@ class Evaluation:
             if difference.measure == "EER":
                 words = "differs" if difference.significant else "no clear difference"
                 lines.append(
-                    f"  {difference.system} - {difference.other}: EER {signed_points(difference.difference)} ({words})"
+                    f"  {quoted(difference.system)} minus {quoted(difference.other)}: "
+                    f"EER {signed_points(difference.difference)} ({words})"
                 )
         lines += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         return "\n".join(lines)
@@ -369,6 +373,17 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def quoted(name: str) -> str:
+    """A system's name within a sentence: names may hold commas."""
+    return f"“{name}”"
+
+
+def conjoined(names: Sequence[str]) -> str:
+    """Systems' names within a sentence: “a”, “b” and “c”."""
+    shown = [quoted(name) for name in names]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:

@@ -23,7 +23,7 @@ from parvox.evaluation.kinds import measure_kinds
 from parvox.evaluation.measures import ScoreSet, check_finite
 from parvox.evaluation.rates import error_rates, smallest_rate
 from parvox.evaluation.resampling import MIN_SPEAKERS, Weights, check_resampling, interval, speaker_weights
-from parvox.evaluation.results import DetBand, Estimate, Evaluation, Histogram, SystemResult
+from parvox.evaluation.results import DetBand, Estimate, Evaluation, Histogram, SystemResult, conjoined, quoted
 from parvox.evaluation.system import System
 from parvox.evaluation.thresholds import Threshold, threshold_at_cost, threshold_at_false_accept_rate
 from parvox.evaluation.trials import Speakers, TrialIndex
@@ -72,11 +72,13 @@ class Tuned:
         split: Whose trials.
         calibration: What turned its scores into log-likelihood ratios; None if they are not.
         thresholds: Chosen there.
+        uncalibrated: Why a calibration that was wanted could not be fitted; empty otherwise.
     """
 
     split: str
     calibration: Calibration | None = None
     thresholds: Sequence[Threshold] = ()
+    uncalibrated: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +168,12 @@ def evaluate_scores(
             f"{count} speakers are too few to say how sure these figures are; intervals need {MIN_SPEAKERS} or more."
         )
     notes += _zero_error_notes(results, trials, count)
+    notes += [
+        f"{quoted(system.name)} is not calibrated: {system.uncalibrated}. What its scores claim is unknown; its error "
+        "rates hold."
+        for system in results
+        if system.uncalibrated
+    ]
     return Evaluation(
         corpus=about.corpus,
         corpus_fingerprint=about.corpus_fingerprint,
@@ -277,6 +285,7 @@ def _result(
         scores=values,
         thresholds=thresholds,
         calibration=calibration,
+        uncalibrated="" if tuned is None else tuned.uncalibrated,
         breakdowns=[break_down(name, values, trials, speakers, each, threshold, weights, level) for each in groups],
         kinds=measure_kinds(
             values, trials, speakers, settings.p_targets, settings.c_miss, settings.c_fa, weights, level
@@ -307,7 +316,7 @@ def _zero_error_notes(results: Sequence[SystemResult], trials: TrialIndex, speak
     if not clean:
         return []
     return [
-        f"{', '.join(clean)}: no error in {len(trials):,} trials. That does not mean none will come: with {speakers} "
+        f"{conjoined(clean)}: no error in {len(trials):,} trials. That does not mean none will come: with {speakers} "
         f"speakers, the share of speakers that meet one may be up to {100 * smallest_rate(speakers):.1f} % "
         "(95 % confidence)."
     ]
