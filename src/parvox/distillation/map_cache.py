@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from parvox.data.batch import Crop
@@ -104,9 +104,10 @@ class MapCache:
         Raises:
             ModelFileError: a shard is gone or damaged.
         """
-        return torch.stack([self._cut(name, crop, frames) for name, crop in zip(ids, crops, strict=True)])
+        cut = [self._cut(name, crop, frames) for name, crop in zip(ids, crops, strict=True)]
+        return torch.from_numpy(np.stack(cut).astype(np.float32))
 
-    def _cut(self, name: str, crop: Crop, frames: int) -> Tensor:
+    def _cut(self, name: str, crop: Crop, frames: int) -> np.ndarray:
         shard, row = divmod(self._numbers[name, crop.speed], _SHARD)
         file, ends = self._shard(shard)
         first, end = int(ends[row]), int(ends[row + 1])
@@ -114,16 +115,17 @@ class MapCache:
         starts = (crop.start + shift * np.arange(frames)) % crop.samples  # a short utterance starts over
         places = np.minimum(np.rint(starts / shift).astype(np.int64), end - first - 1)
         low, high = int(places.min()), int(places.max()) + 1
-        part: Tensor = file.get_slice("maps")[first + low : first + high]
-        return part[torch.from_numpy(places - low)].float()
+        part: np.ndarray = file.get_slice("maps")[first + low : first + high]
+        wanted: np.ndarray = part[places - low]
+        return wanted
 
     def _shard(self, shard: int) -> tuple[Any, np.ndarray]:
         """A shard's file, and where in it each utterance begins, ended by its length."""
         if shard not in self._opened:
             path = self._path(shard)
             try:
-                file = safe_open(path, framework="pt")
-                self._opened[shard] = file, file.get_tensor("bounds").numpy()
+                file = safe_open(path, framework="np")
+                self._opened[shard] = file, file.get_tensor("bounds")
             except (SafetensorError, OSError) as error:
                 raise ModelFileError(
                     f"{path} is gone or damaged ({error}); delete {self.folder}, and the maps are computed anew"
@@ -140,11 +142,11 @@ class MapCache:
             if not mine or path.is_file():
                 return False
             numbers = range(shard * _SHARD, min(len(self), (shard + 1) * _SHARD))
-            maps = [make(self._speech[number]).half().cpu() for number in numbers]
-            bounds = torch.tensor([0, *(len(each) for each in maps)]).cumsum(0)
+            maps = [make(self._speech[number]).cpu().numpy().astype(np.float16) for number in numbers]
+            bounds = np.cumsum([0, *(len(each) for each in maps)])
             with atomic_file(path, overwrite=True) as temporary:
                 try:
-                    save_file({"maps": torch.cat(maps).contiguous(), "bounds": bounds}, temporary)
+                    save_file({"maps": np.concatenate(maps), "bounds": bounds}, temporary)
                 except SafetensorError as error:  # its way of saying that the disk is full
                     raise OutputError(
                         f"cannot write {path}: {error}; choose a folder that is writable and has room"
@@ -154,7 +156,7 @@ class MapCache:
     def _expect_room(self, missing: int) -> None:
         """Refuse before hours of work what cannot be kept."""
         settings = self._features
-        per_second = 1000 / settings.frame_shift_ms * settings.bins * torch.float16.itemsize
+        per_second = 1000 / settings.frame_shift_ms * settings.bins * np.dtype(np.float16).itemsize
         needed = self._speech.seconds * per_second * missing / max(1, self._shards)
         with output_errors(self.folder):
             free = shutil.disk_usage(self.folder).free
