@@ -1,5 +1,6 @@
 """Teams of teachers, by hand; and the teacher that is the student's own average."""
 
+import csv
 import math
 
 import pytest
@@ -14,10 +15,13 @@ from parvox.errors import RecipeError, TrainingError
 from parvox.losses import LOSSES
 from parvox.models import ENCODERS, POOLINGS, ModelSettings, SpeakerModel
 from parvox.models.frontend import FbankSettings
+from parvox.training.checkpoint import load_tensors
+from parvox.training.recipe import load_recipe
 from parvox.training.teacher_settings import AverageSettings, TeamSettings
 from parvox.training.teachers.average import AverageTeacher
 from parvox.training.teachers.contract import Inputs, Teacher
 from parvox.training.teachers.team import Team, TeamView, confidence
+from parvox.training.trainer import Trainer, train
 
 LABELS = torch.tensor([1, 0])
 FIRST = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]])
@@ -168,3 +172,63 @@ def test_what_it_keeps_restores_it():
 def test_senseless_settings_are_named(settings, values, says):
     with pytest.raises(RecipeError, match=says):
         settings(**values)
+
+
+TINY_STUDENT = ["--distillation.label.weight", "1", "--training.epochs", "2", "--data.utterances_per_epoch", "80"]
+
+
+def test_a_student_of_two_runs(tiny_recipe, tmp_path):
+    for seed in ("1", "2"):
+        train(load_recipe(tiny_recipe, ["--seed", seed, "--training.epochs", "1"]), tmp_path / f"teacher {seed}")
+    names = [str(tmp_path / f"teacher {seed}") for seed in (1, 2)]
+    overrides = ["--distillation.teacher", f"[{', '.join(names)}]", "--distillation.team.combine", "confidence"]
+    recipe = load_recipe(tiny_recipe, [*overrides, *TINY_STUDENT, "--distillation.embedding.weight", "5"])
+    assert recipe.distillation.teacher == tuple(names)
+    run = train(recipe, tmp_path / "student")
+    rows = list(csv.DictReader((run.folder / "metrics.csv").open()))
+    assert float(rows[-1]["loss/label_kl"]) < float(rows[0]["loss/label_kl"])
+    assert load_recipe(run.folder / "recipe.yaml") == run.recipe == recipe
+    with pytest.raises(RecipeError, match=r"the team of .*teacher 1, .*teacher 2 shows its embedding only"):
+        train(
+            load_recipe(tiny_recipe, [*overrides, *TINY_STUDENT, "--distillation.attention_transfer.weight", "1"]),
+            tmp_path / "other",
+        )
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_student_of_its_own_average_resumes_bit_for_bit(tiny_recipe, tmp_path, monkeypatch):
+    options = ["--distillation.teacher", "self", "--distillation.average.decay", "0.9", *TINY_STUDENT]
+    recipe = load_recipe(tiny_recipe, options)
+    whole = train(recipe, tmp_path / "whole")
+    rows = list(csv.DictReader((whole.folder / "metrics.csv").open()))
+    assert all(float(row["loss/label_kl"]) > 0 for row in rows)
+    monkeypatch.setattr(Trainer, "_checkpoint_due", lambda self: True)
+    original = Trainer._checkpoint
+
+    class Stop(Exception):
+        pass
+
+    def stop(self, out, started):
+        original(self, out, started)
+        raise Stop
+
+    monkeypatch.setattr(Trainer, "_checkpoint", stop)
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "stopped")
+    monkeypatch.setattr(Trainer, "_checkpoint", original)
+    tensors, state = load_tensors(tmp_path / "stopped" / "checkpoint.safetensors")
+    assert 0 < state["progress"]["step"] < 20
+    assert not torch.equal(tensors["average/model.head.0.weight"], tensors["module/model.head.0.weight"])
+    train(recipe, tmp_path / "stopped", resume=True)
+    for name in ("model.safetensors", "classifier.safetensors"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("teachers", ["[a, self]", "[a, a]", "[a, '']"])
+def test_odd_teams_are_refused(tiny_recipe, teachers):
+    with pytest.raises(RecipeError, match="expected a team of different teachers, and self only alone"):
+        load_recipe(tiny_recipe, ["--distillation.teacher", teachers, *TINY_STUDENT])
+
+
+def test_a_team_of_one_is_that_one(tiny_recipe):
+    assert load_recipe(tiny_recipe, ["--distillation.teacher", "[a]", *TINY_STUDENT]).distillation.teacher == "a"

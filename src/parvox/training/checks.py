@@ -10,6 +10,7 @@ from parvox.models import SpeakerModel
 from parvox.training import run as names
 from parvox.training.recipe import Recipe
 from parvox.training.run import Run
+from parvox.training.teacher_settings import SELF
 from parvox.training.teachers import Teacher
 
 _SUMMARISED = {"parameters", "best_dev_eer", "seconds", "precision"}
@@ -41,13 +42,11 @@ def expect_same_recipe(recipe: Recipe, out: Path) -> None:
 
 def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
     """What a run is made from must not lie where the run is written: overwriting would destroy it."""
-    given = {
-        "the corpus": recipe.corpus,
-        "the teacher": recipe.distillation.teacher if recipe.distillation else "",
-        "the teacher's recipe": recipe.distillation.alongside if recipe.distillation else "",
-        "the run to start from": recipe.init,
-    }
-    for what, folder in given.items():
+    given = [("the corpus", recipe.corpus), ("the run to start from", recipe.init)]
+    if recipe.distillation:
+        given += [("the teacher", name) for name in recipe.distillation.teachers if name != SELF]
+        given.append(("the teacher's recipe", recipe.distillation.alongside))
+    for what, folder in given:
         path = Path(os.path.realpath(folder))
         if folder and Path(os.path.realpath(out)) in (path, *path.parents):
             raise OutputError(f"{out} holds {what}, {folder}; choose another --out")

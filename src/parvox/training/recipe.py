@@ -27,7 +27,7 @@ from parvox.registry import Registry
 from parvox.settings import Parser, add_settings, build_settings, one_line, parse
 from parvox.training.settings import TrainingSettings
 from parvox.training.start import laid_over, recipe_path
-from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions
+from parvox.training.teacher_settings import SELF, TEACHER_SECTIONS, TeacherOptions
 
 DEFAULT_MODEL = "ecapa_tdnn"
 DEFAULT_LOSS = "aam_softmax"
@@ -39,9 +39,9 @@ _RESERVED = (*_PAIR_FIELDS, *TEACHER_SECTIONS)  # of the distillation section; a
 class DistillationSettings:
     """The `distillation` section: a teacher and what is owed to it."""
 
-    teacher: str = ""
-    """The teacher: a run folder, an ONNX file, hf: and a folder of the transformers library, or a folder written by
-    parvox fit-head."""
+    teacher: str | tuple[str, ...] = ""
+    """The teacher: a run folder, an ONNX file, hf: and a folder of the transformers library, a folder written by
+    parvox fit-head, self for the student's own moving average, or several that teach as a team."""
     alongside: str = ""
     """Recipe file of a teacher that is trained at the same time, in place of `teacher`."""
     methods: dict[str, MethodSettings]
@@ -52,8 +52,15 @@ class DistillationSettings:
     """What is said of teachers by their kind."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.teacher, str):
+            object.__setattr__(self, "teacher", self.teacher[0] if len(self.teacher) == 1 else tuple(self.teacher))
         if not self.teacher and not self.alongside:
             raise RecipeError("distillation.teacher: nothing given; expected the run folder of a trained teacher")
+        if len(self.teachers) > 1 and ({"", SELF} & set(self.teachers) or len(set(self.teachers)) < len(self.teachers)):
+            raise RecipeError(
+                f"distillation.teacher: {', '.join(name or 'nothing' for name in self.teachers)} given; expected a "
+                f"team of different teachers, and {SELF} only alone"
+            )
         if self.teacher and self.alongside:
             raise RecipeError(
                 f"distillation: teacher {self.teacher} and alongside {self.alongside} given; expected one of the two"
@@ -65,6 +72,11 @@ class DistillationSettings:
             )
         if not self.speaker_weight >= 0:
             raise RecipeError(f"distillation.speaker_weight: {self.speaker_weight} given; expected 0 or more")
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers by name, one or several."""
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +119,9 @@ class Recipe:
         }
         if self.distillation:
             methods = {name: _plain(method) for name, method in self.distillation.methods.items()}
-            given = {name: getattr(self.distillation, name) for name in _PAIR_FIELDS}
-            pair = {name: value for name, value in given.items() if value != ""}
+            pair = {
+                name: value for name, value in _plain(self.distillation).items() if name in _PAIR_FIELDS and value != ""
+            }
             sections["distillation"] = {**pair, **_told(self.distillation.options), **methods}
         sections |= {
             "data": _plain(self.data),
@@ -234,9 +247,10 @@ def parse_recipe(
     if methods or "distillation" in data:
         parser.add_argument(
             "--distillation.teacher",
-            type=str,
+            type=list[str] | str,
             default="",
-            help="The teacher: a run folder, MODEL.onnx, hf:FOLDER of the transformers library, or what fit-head wrote",
+            help="The teacher: a run folder, MODEL.onnx, hf:FOLDER of the transformers library, what fit-head wrote, "
+            "self for the student's own moving average, or a team: [ONE, OTHER]",
         )
         parser.add_argument(
             "--distillation.alongside",

@@ -7,6 +7,9 @@ from typing import Literal
 
 from parvox.errors import RecipeError
 
+SELF = "self"
+"""The name of the teacher that is the student's own moving average."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxSettings:

@@ -45,8 +45,10 @@ from parvox.training.recipe import Recipe
 from parvox.training.run import Run, clear_run, load_run, lock_run, refuse_foreign
 from parvox.training.schedule import learning_rate
 from parvox.training.start import start_from
-from parvox.training.teachers import Inputs, load_teacher
+from parvox.training.teacher_settings import SELF
+from parvox.training.teachers import Inputs, Teacher, load_teachers
 from parvox.training.teachers.alongside import load_alongside
+from parvox.training.teachers.average import AverageTeacher
 
 _READ_LOSS_EVERY = 10  # steps; reading a value back makes an accelerator wait
 
@@ -127,10 +129,14 @@ class Trainer:
         if recipe.init:
             start_from(load_run(Path(recipe.init)), recipe, self.batches.speakers, model, classifier)
         distillation = recipe.distillation
-        self.teacher = None
+        self.teacher: Teacher | None = None
+        self.average: AverageTeacher | None = None
         alongside = load_alongside(recipe, model, self.batches.classes)
-        if distillation and not alongside:
-            self.teacher = load_teacher(distillation.teacher, model, self.fabric.device, distillation.options)
+        if distillation and distillation.teacher == SELF:
+            options, speakers, device = distillation.options.average, self.batches.speakers, self.fabric.device
+            self.teacher = self.average = AverageTeacher(model, classifier, options, speakers, device)
+        elif distillation and not alongside:
+            self.teacher = load_teachers(distillation.teacher, model, self.fabric.device, distillation.options)
             if self.teacher.note and self.fabric.is_global_zero:
                 tqdm.write(f"      teacher {self.teacher.note}", file=sys.stderr)
             expect_teacher_rate(self.teacher, self.batches.sample_rate_hz)
@@ -243,6 +249,8 @@ class Trainer:
                 )
             self.wrapped_optimizer.step()
             self.wrapped_optimizer.zero_grad()
+            if self.average:
+                self.average.follow(self.model, self.module.classifier, step, fraction)
             progress.step += 1
             bar.update()
             if progress.step % _READ_LOSS_EVERY == 0 or in_epoch == self.steps_per_epoch - 1:
@@ -362,6 +370,8 @@ class Trainer:
         self.progress.seconds = time.monotonic() - started
         tensors = {f"module/{name}": tensor for name, tensor in self.module.state_dict().items()}
         tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+        if self.average:
+            tensors |= {f"average/{name}": tensor for name, tensor in self.average.tensors().items()}
         scaler = self.fabric.strategy.precision.state_dict()
         save_tensors(out / names.CHECKPOINT, tensors, {"progress": dataclasses.asdict(self.progress), "scaler": scaler})
 
@@ -370,13 +380,10 @@ class Trainer:
         try:
             self.progress = Progress(**state["progress"])
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
-            self.module.load_state_dict(
-                {name.removeprefix("module/"): tensor for name, tensor in tensors.items() if name.startswith("module/")}
-            )
-            restore_optimizer(
-                self.optimizer,
-                {name.removeprefix("optimizer/"): t for name, t in tensors.items() if name.startswith("optimizer/")},
-            )
+            self.module.load_state_dict(_named(tensors, "module/"))
+            restore_optimizer(self.optimizer, _named(tensors, "optimizer/"))
+            if self.average:
+                self.average.restore(_named(tensors, "average/"))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # PyTorch's of tensors that do not fit
             raise ModelFileError(
                 f"{path} is no checkpoint of this run; train anew with --overwrite, or to another folder"
@@ -416,6 +423,10 @@ def _line(row: dict[str, Any], epochs: int) -> str:
     losses = ", ".join(f"{name.removeprefix('loss/')} {row[name]:.3f}" for name in row if name.startswith("loss/"))
     dev = f", dev EER {100 * row['dev/eer']:.2f} %" if "dev/eer" in row else ""
     return f"      epoch {row['epoch']}/{epochs}: {losses}{dev} ({row['seconds']:.0f} s)"
+
+
+def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

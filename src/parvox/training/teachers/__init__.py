@@ -11,8 +11,9 @@ from parvox.training.teacher_settings import TeacherOptions
 from parvox.training.teachers.contract import Inputs, Teacher
 from parvox.training.teachers.head import HEAD, load_head
 from parvox.training.teachers.run import RunTeacher
+from parvox.training.teachers.team import Team
 
-__all__ = ["Inputs", "RunTeacher", "Teacher", "load_teacher", "teacher_path"]
+__all__ = ["Inputs", "RunTeacher", "Teacher", "load_teacher", "load_teachers", "teacher_path"]
 
 TRANSFORMERS = "hf:"
 """What the name of a folder of the transformers library begins with."""
@@ -47,6 +48,25 @@ def load_teacher(
     if (path / HEAD).is_file():
         return load_head(path, student, device)
     return RunTeacher.load(path, student, device)
+
+
+def load_teachers(
+    names: str | tuple[str, ...], student: SpeakerModel, device: torch.device, options: TeacherOptions
+) -> Teacher:
+    """The frozen teacher that a recipe names, or a team of several.
+
+    Args:
+        names: As for `load_teacher`.
+        student: Who will learn.
+        device: Where they are to run.
+        options: What the recipe says of teachers by their kind.
+
+    Raises:
+        ParvoxError: one of them cannot be had, or they do not go together.
+    """
+    if isinstance(names, str):
+        return load_teacher(names, student, device, options)
+    return Team([load_teacher(name, student, device, options) for name in names], options.team)
 
 
 def teacher_path(name: str) -> Path:

@@ -14,9 +14,6 @@ from parvox.models import SpeakerModel
 from parvox.training.teacher_settings import AverageSettings
 from parvox.training.teachers.contract import Inputs, Teacher
 
-SELF = "self"
-"""The teacher's name in a recipe."""
-
 
 class AverageTeacher(Teacher):
     """The exponential moving average of a student and its classifier, weights and statistics of normalisation alike.
