@@ -1,3 +1,5 @@
+import csv
+
 import pytest
 
 TINY = """
@@ -23,3 +25,24 @@ def tiny_recipe(tmp_path, prepared_tiny):
     path = tmp_path / "tiny.yaml"
     path.write_text(f"corpus: {prepared_tiny}\n{TINY}")
     return path
+
+
+@pytest.fixture(scope="session")
+def prepared_phrases(tiny_tree, tmp_path_factory):
+    """The tiny corpus with a text for each utterance: one of three words, in turn. Do not write into it."""
+    from parvox.corpora.prepare import PrepareSettings, prepare
+
+    folder = tmp_path_factory.mktemp("phrases")
+    for speaker in tiny_tree.glob("*/"):
+        (folder / speaker.name).symlink_to(speaker)
+    with (tiny_tree / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["text"] = ("yes", "no", "open sesame")[int(row["path"][-5]) % 3] if row["speaker"] else ""
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    settings = PrepareSettings(dev_speakers=3, test_speakers=3, text_dependent=True)
+    prepare("csv", folder, folder / "prepared", settings)
+    return folder / "prepared"

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
+from parvox.data import Batch
 from parvox.losses import LOSSES
 from parvox.models import ENCODERS, POOLINGS, ModelSettings, SpeakerModel
 from parvox.models.frontend import FbankSettings
@@ -52,3 +54,20 @@ def test_other_models_ask_for_no_terms_of_their_own():
     model, classifier = make("class_token", vectors=3)
     _, terms = TrainedModule(model, classifier)(inputs())
     assert list(terms) == ["speaker"]
+
+
+def test_a_phrase_head_learns_beside_the_speaker_head():
+    model, classifier = make("class_token")
+    phrases = torch.tensor([1, 0, 1, 0])
+    given = inputs()
+    given.batch = Batch(given.waveforms, LABELS, ["a", "b", "c", "d"], phrases=phrases)
+    head = LOSSES["softmax"].settings().build(16, 2)
+    alone, _ = TrainedModule(model, classifier)(given)
+    module = TrainedModule(model, classifier, phrase_head=head, phrase_weight=0.3)
+    total, terms = module(given)
+    expected = cross_entropy(head.logits(model.embed_features(given.features).embedding), phrases)
+    assert terms["phrase"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert total.item() == pytest.approx(alone.item() + 0.3 * expected.item(), rel=1e-5)
+    total.backward()
+    assert head.weight.grad.abs().max() > 0
+    assert module.added_parameters() == 2 * 16 + 2

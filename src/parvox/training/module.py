@@ -24,6 +24,8 @@ class TrainedModule(nn.Module):
         teacher: What the teacher they look at can show; it is never a part of this module.
         speaker_weight: Weight of the speaker loss beside the methods' terms.
         alongside: A teacher that is trained at the same time, in place of one outside this module.
+        phrase_head: Tells phrases apart, beside the speaker head.
+        phrase_weight: Weight of its loss.
     """
 
     def __init__(
@@ -34,12 +36,16 @@ class TrainedModule(nn.Module):
         teacher: Side | None = None,
         speaker_weight: float = 1.0,
         alongside: AlongsideTeacher | None = None,
+        phrase_head: SpeakerLoss | None = None,
+        phrase_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.model = model
         self.speaker_weight = speaker_weight
         self.classifier = classifier
         self.alongside = alongside
+        self.phrase_head = phrase_head
+        self.phrase_weight = phrase_weight
         self.methods = nn.ModuleDict()
         self.weights = {name: settings.weight for name, settings in (methods or {}).items()}
         teacher = alongside.side if alongside else teacher
@@ -65,6 +71,9 @@ class TrainedModule(nn.Module):
         if inputs.labels is not None:
             speaker = nn.functional.cross_entropy(view.margin_logits.float(), inputs.labels)
             total, terms[SPEAKER_TERM] = self.speaker_weight * speaker, speaker.detach()
+        if self.phrase_head is not None and inputs.batch is not None and inputs.batch.phrases is not None:
+            phrase = self.phrase_head(view.embedding, inputs.batch.phrases)
+            total, terms["phrase"] = total + self.phrase_weight * phrase, phrase.detach()
         for term, (value, weight) in self.model.own_terms().items():
             total = total + weight * value
             terms[term] = value.detach()
@@ -83,13 +92,14 @@ class TrainedModule(nn.Module):
 
     def set_progress(self, progress: float) -> None:
         """Say how much of the training is done, from 0 to 1; schedules of margins follow."""
-        self.classifier.set_progress(progress)
-        if self.alongside is not None:
-            self.alongside.classifier.set_progress(progress)
+        alongside = self.alongside.classifier if self.alongside is not None else None
+        for classifier in (self.classifier, self.phrase_head, alongside):
+            if classifier is not None:
+                classifier.set_progress(progress)
 
     def added_parameters(self) -> int:
-        """Parameters that methods, and a teacher trained alongside, add for training; not in the shipped student."""
-        added = (self.methods, self.alongside) if self.alongside is not None else (self.methods,)
+        """Parameters that methods, a teacher trained alongside and a phrase head add for training; never shipped."""
+        added = (part for part in (self.methods, self.alongside, self.phrase_head) if part is not None)
         return sum(parameter.numel() for part in added for parameter in part.parameters())
 
 

@@ -38,6 +38,8 @@ class TrainingSettings:
     """Devices per node."""
     nodes: int = 1
     """Machines; start each with torchrun or SLURM."""
+    phrase_weight: float = 0.0
+    """Weight of a second head that tells phrases apart, from their texts; 0 for none."""
     evaluate_every: int = 1
     """Epochs between evaluations on the dev trials."""
     patience: int = 0
@@ -58,6 +60,7 @@ class TrainingSettings:
         _expect(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _expect(self.accumulate >= 1, "accumulate", self.accumulate, "1 or more")
         _expect(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
+        _expect(self.phrase_weight >= 0, "phrase_weight", self.phrase_weight, "0 or more")
         _expect(self.nodes >= 1, "nodes", self.nodes, "1 or more")
         _expect(self.devices == "auto" or self.devices >= 1, "devices", self.devices, "auto, or 1 or more")
         _expect(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, "1 or more")

@@ -67,6 +67,11 @@ def start_from(run: Run, recipe: Recipe, speakers: list[str], model: nn.Module, 
     if differing:
         name, before, now = differing[0]
         raise RecipeError(f"{name}: {now} given, but the run in init, {run.folder}, has {before}; give the same model")
+    if theirs["data"]["classes"] != ours["data"]["classes"]:
+        raise RecipeError(
+            f"data.classes: {ours['data']['classes']} given, but the run in init, {run.folder}, has "
+            f"{theirs['data']['classes']}; give the same"
+        )
     if run.speakers != speakers:
         both = len(set(run.speakers) & set(speakers))
         raise RecipeError(

@@ -41,6 +41,7 @@ from parvox.training.dev import DevScores, score_dev
 from parvox.training.engine import hardware, make_fabric
 from parvox.training.log import RunLog
 from parvox.training.module import SPEAKER_TERM, TrainedModule, make_optimizer
+from parvox.training.phrase_head import build_phrase_head
 from parvox.training.recipe import Recipe
 from parvox.training.run import Run, clear_run, load_run, lock_run, refuse_foreign
 from parvox.training.schedule import learning_rate
@@ -122,6 +123,7 @@ class Trainer:
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
             pin_memory=self.fabric.device.type == "cuda",
+            with_phrases=self.settings.phrase_weight > 0,
         )
         expect_rate(recipe, self.batches.sample_rate_hz)
         self.augmenter = Augmenter(self.batches.sample_rate_hz)
@@ -148,6 +150,8 @@ class Trainer:
             self.teacher.side if self.teacher else None,
             distillation.speaker_weight if distillation else 1.0,
             alongside,
+            build_phrase_head(recipe, self.batches.phrases),
+            self.settings.phrase_weight,
         )
         settings = self.settings
         self.optimizer = make_optimizer(self.module, settings.optimizer, settings.learning_rate, settings.weight_decay)
