@@ -240,6 +240,23 @@ def test_items_are_cut_from_the_whole_utterances(make_corpus: Make) -> None:
                 assert max(likeness) > 0.6
 
 
+def test_items_from_the_start_are_repeated_from_the_start(make_corpus: Make) -> None:
+    """Long and short ones; all else is drawn as at random places."""
+    corpus = make_corpus([4, 5])
+    augmentation = AugmentationSettings(noise_probability=0.5)
+    whole = {cut.id: cut.load_audio()[0] for cut in corpus.train}
+    batches = Batches(corpus, _settings(crop_from="start"), augmentation, seed=1).epoch(0)
+    lengths = set()
+    for batch, other in zip(batches, Batches(corpus, _settings(), augmentation, seed=1).epoch(0), strict=True):
+        assert batch.ids == other.ids
+        assert batch.noise is None or torch.equal(batch.noise, other.noise)
+        for name, waveform, crop in zip(batch.ids, batch.waveforms.numpy(), batch.crops, strict=True):
+            assert crop == (0, len(whole[name]), 1.0)
+            assert np.array_equal(waveform, np.resize(whole[name], len(waveform)))
+            lengths.add(len(whole[name]) < len(waveform))
+    assert lengths == {True, False}
+
+
 @pytest.mark.parametrize("samples", [3000, 30000])
 def test_noise_longer_than_the_crop_is_cut_and_shorter_repeated(
     make_corpus: Make, tmp_path: Path, samples: int

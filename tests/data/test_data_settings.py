@@ -13,6 +13,8 @@ from parvox.errors import RecipeError
     [
         {"crop_s": 0.01},
         {"crop_s": float("nan")},
+        {"crop_from": "end"},
+        {"classes": "phrase"},
         {"batch_size": 0},
         {"utterances_per_epoch": 0},
         {"min_utterances_per_speaker": 0},

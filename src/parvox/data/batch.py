@@ -150,6 +150,7 @@ class BatchMaker:
         self._noise, self._rirs = noise, rirs
         self._augmentation, self._seed = augmentation, seed
         self._samples = settings.crop_samples(speech.sample_rate_hz)
+        self._from_start = settings.crop_from == "start"
         self._factors = (1.0, *settings.speed_perturbation)
         if rirs is not None:  # echoes later than the crop is long cannot be heard in it
             self._taps = RIR_LEAD + min(int(rirs.samples.max()), self._samples)
@@ -179,6 +180,7 @@ class BatchMaker:
             speed, place, gain, noise, which_noise, noise_place, snr, room, which_room, masked = draws[:10].tolist()
             perturbation = int(speed * len(self._factors))
             factor = self._factors[perturbation]
+            place = 0.0 if self._from_start else place
             waveforms[row], crop = _crop(self._speech, int(utterance), self._samples, place, factor)
             crops.append(crop)
             labels[row] = self._labels[utterance] + perturbation * self._speakers

@@ -77,7 +77,9 @@ class DataSettings:
     """How recordings become batches."""
 
     crop_s: float = 2.0
-    """Seconds of each training item, cut at a random place; shorter utterances are repeated to fill it."""
+    """Seconds of each training item; shorter utterances are repeated to fill it."""
+    crop_from: Literal["random", "start"] = "random"
+    """Where an item begins in its utterance: at a random place, or at the start, where the order of words counts."""
     batch_size: int = 64
     """Items a batch, on each process."""
     utterances_per_epoch: int | None = None
@@ -98,6 +100,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         # a list would make the settings unhashable
         object.__setattr__(self, "speed_perturbation", tuple(self.speed_perturbation))
+        if self.crop_from not in ("random", "start"):
+            raise RecipeError(f"data: crop_from {self.crop_from!r} given; expected random or start")
         if self.classes not in ("speaker", "speaker_phrase"):
             raise RecipeError(f"data: classes {self.classes!r} given; expected speaker or speaker_phrase")
         if not 0.1 <= self.crop_s <= 600:
