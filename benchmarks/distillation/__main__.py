@@ -100,7 +100,7 @@ def benchmark(
         scores = conditions.scores(load_system(run.folder, device="cpu"))
         kept = work / budget / f"{row.slug}-{seed}-{split}.npz"
         with atomic_file(kept, overwrite=True) as temporary, temporary.open("wb") as file:
-            np.savez(file, **scores)
+            np.savez(file, **scores)  # type: ignore[arg-type]
         facts = environment()
         for name, each in scores.items():
             eer, min_dcf = conditions.rates(each)

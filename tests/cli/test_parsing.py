@@ -101,6 +101,6 @@ def test_help_shows_docstrings_types_and_defaults(capsys):
         call(greet, ["--help"], "parvox greet")
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for part in ("Greet people.", "And then some.", "Whom first.", "How often.", "default: 1", "Across.", "How big."):
+    for part in ("Greet people.", "And then some.", "Whom first.", "How often.", "default: 1", "Across.", "How big"):
         assert part in text
     assert "Args:" not in text
