@@ -373,7 +373,7 @@ def test_settings_that_do_not_fit_the_corpus_are_refused(make_corpus: Make, tmp_
         Batches(bare, _settings(batch_size=1), AugmentationSettings(noise_probability=0.1), seed=0)
     with pytest.raises(RecipeError, match="reverberation_probability"):
         Batches(bare, _settings(batch_size=1), AugmentationSettings(reverberation_probability=0.1), seed=0)
-    nameless = MadeCorpus([write_cut(tmp_path / "nobody.wav", np.ones(9000) * 0.1)])
+    nameless = MadeCorpus([*corpus.train, write_cut(tmp_path / "nobody.wav", np.ones(9000) * 0.1)])
     with pytest.raises(CorpusError, match="nobody"):
         Batches(nameless, _settings(batch_size=1), seed=0)
 

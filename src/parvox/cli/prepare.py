@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Importer = Literal[
     "folder",
+    "unlabelled",
     "csv",
     "voxceleb1",
     "voxceleb2",
@@ -72,7 +73,8 @@ def prepare(
 
     Args:
         importer: What lies in ROOT: folder (ROOT/SPEAKER/...), csv (manifest.csv, or folders that have one), a known
-            corpus, or musan or rirs, whose result serves as --noise or --rirs of another corpus.
+            corpus, musan or rirs, whose result serves as --noise or --rirs of another corpus, or unlabelled: any
+            recordings, to distil from without knowing who speaks.
         root: The folder of recordings; nothing is written there.
         out: The folder to write.
         join: Phrases joined from recordings of single words.
@@ -142,7 +144,8 @@ def summary(corpus: PreparedCorpus) -> str:
     kind = "synthetic speech" if info.synthetic else "speech" if info.splits else "no speech"
     lines = [f"{info.name}: {kind} at {info.sample_rate_hz} Hz -> {corpus.folder}"]
     for name, split in info.splits.items():
-        line = f"  {name:<5} {split.speakers:>7,} speakers {split.utterances:>9,} utterances {split.hours:>9.2f} h"
+        who = f"{split.speakers:>7,} speakers" if split.speakers else "unknown speakers"
+        line = f"  {name:<5} {who} {split.utterances:>9,} utterances {split.hours:>9.2f} h"
         if split.trials_from:
             line += f"   trials: {split.target_trials:,} target, {split.nontarget_trials:,} non-target"
             line += f" ({split.trials_from.split(' (')[0]})"

@@ -97,6 +97,9 @@ class Draft:
             return
         settings = self.settings
         entries = [entry for entry, _ in self.speech]
+        if not self.listing.labelled:
+            self.splits = {"": "train"}
+            return
         if self.text_dependent and not any(entry.text for entry in entries):
             raise CorpusError(
                 f"text-dependent trials wanted, but none of the {len(entries)} utterances has a text; add a column text"

@@ -81,6 +81,8 @@ class Listing:
     """The corpus's own trials."""
     text_dependent: bool = False
     """Whether the phrase counts as well as the speaker."""
+    labelled: bool = True
+    """Whether speakers are known; where they are not, everything is for training and nobody's."""
     synthetic: bool = False
     licences: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

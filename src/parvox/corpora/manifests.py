@@ -64,7 +64,7 @@ def make_cut(entry: Entry, facts: Facts, sample_rate_hz: int) -> Cut:
             duration=recording.duration,
             text=entry.text,
             language=entry.language,
-            speaker=entry.speaker,
+            speaker=entry.speaker or None,
             gender=entry.gender,
             custom=custom,
             alignment=alignment,

@@ -19,6 +19,7 @@ from parvox.corpora.import_deepmine import import_deepmine
 from parvox.corpora.import_folder import import_folder
 from parvox.corpora.import_recipes import import_librispeech, import_musan, import_rirs
 from parvox.corpora.import_rsr2015 import import_rsr2015_part1, import_rsr2015_part2, import_rsr2015_part3
+from parvox.corpora.import_unlabelled import import_unlabelled
 from parvox.corpora.import_voxceleb import import_voxceleb1, import_voxceleb2
 from parvox.corpora.import_words import import_audiomnist, import_himia
 from parvox.corpora.join_plan import read_phrases
@@ -32,6 +33,7 @@ from parvox.files import atomic_folder, refuse_overwrite
 
 IMPORTERS: dict[str, Callable[[Path], Listing]] = {
     "folder": import_folder,
+    "unlabelled": import_unlabelled,
     "csv": import_csv,
     "voxceleb1": import_voxceleb1,
     "voxceleb2": import_voxceleb2,
@@ -89,6 +91,8 @@ def prepare(
     jobs = max(jobs or os.cpu_count() or 1, 1)
 
     listing = IMPORTERS[importer](root)
+    if not listing.labelled:
+        _expect_no_speakers_asked_for(settings)
     if settings.join.wanted:
         listing.trial_lists.clear()  # they name the recordings of words
     if listed is not None and settings.trials is not None:
@@ -102,6 +106,21 @@ def prepare(
         draft.gather(jobs)
         _write(folder, out, draft)
     return PreparedCorpus.load(out)
+
+
+def _expect_no_speakers_asked_for(settings: PrepareSettings) -> None:
+    """Refuse settings that mean speakers, where none are known."""
+    asked = {
+        "trials": settings.trials is not None,
+        "split_file": settings.split_file is not None,
+        "dev_speakers": bool(settings.dev_speakers),
+        "test_speakers": bool(settings.test_speakers),
+        "text_dependent": settings.text_dependent,
+        "join": settings.join.wanted,
+    }
+    for name, given in asked.items():
+        if given:
+            raise CorpusError(f"{name} given, but unlabelled recordings have no speakers; leave it out")
 
 
 def _check_out(root: Path, out: Path, overwrite: bool) -> None:
@@ -139,7 +158,7 @@ def _write(folder: Path, out: Path, draft: Draft) -> None:
             fingerprint.add_file(f"{split}.enrolments", folder / f"{split}.enrolments")
         targets = sum(trial.target for trial in trials)
         infos[split] = SplitInfo(
-            speakers=len({entry.speaker for entry, _ in members}),
+            speakers=len({entry.speaker for entry, _ in members} - {""}),
             utterances=len(members),
             hours=round(sum(cut.duration for cut in cuts) / 3600, 6),
             target_trials=targets,
@@ -158,7 +177,8 @@ def _write(folder: Path, out: Path, draft: Draft) -> None:
         writer.writerow(("path", "reason", "detail"))
         writer.writerows((item.path, item.reason, item.detail) for item in rejected)
     info = CorpusInfo(
-        name=settings.name or (draft.root.name if draft.importer in ("folder", "csv") else draft.importer),
+        name=settings.name
+        or (draft.root.name if draft.importer in ("folder", "csv", "unlabelled") else draft.importer),
         importer=draft.importer,
         synthetic=listing.synthetic,
         text_dependent=draft.text_dependent,

@@ -128,7 +128,7 @@ class PreparedCorpus:
         Raises:
             CorpusError: There is no such split, or its manifest is damaged.
         """
-        return sorted({cut.supervisions[0].speaker for cut in self.cuts(split, lazy=True)})
+        return sorted({cut.supervisions[0].speaker for cut in self.cuts(split, lazy=True)} - {None})
 
     def phrases(self, split: str) -> list[str]:
         """The phrases that the utterances of a split say, sorted; `parvox.corpora.phrases.phrase_of` tells each one's.

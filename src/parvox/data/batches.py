@@ -66,7 +66,8 @@ class Batches:
         speakers: Names of the classes at the original speed, sorted: the speakers in training, or, for classes
             speaker_phrase, each speaker with each of their phrases. Class `name + k * len(speakers)` is that of the
             k-th speed, 0 the original.
-        classes: Classes that a classifier must tell apart.
+        classes: Classes that a classifier must tell apart; 0 for speech without labels.
+        labelled: Whether the corpus names speakers; where it does not, every label is -1.
         phrases: The phrases in training, sorted; empty unless the classes or `with_phrases` ask for them.
         sample_rate_hz: Rate of the waveforms.
         batches_per_epoch: Full batches an epoch; what is left over is dropped.
@@ -111,8 +112,14 @@ class Batches:
             cache_bytes=memory,
             with_phrases=pairs or with_phrases,
         )
-        self._utterances, labels, self.speakers = _training_speakers(speech, data.min_utterances_per_speaker)
-        by_speaker = labels[self._utterances]
+        self.labelled = bool(speech.speakers)
+        if self.labelled:
+            self._utterances, labels, self.speakers = _training_speakers(speech, data.min_utterances_per_speaker)
+            by_speaker = labels[self._utterances]
+        else:
+            _expect_no_speakers_asked_for(data)
+            self._utterances, labels, self.speakers = np.arange(len(speech)), np.full(len(speech), -1), []
+            by_speaker = np.zeros(len(speech), np.int64)
         phrases = None
         self.phrases: list[str] = []
         if pairs or with_phrases:
@@ -264,6 +271,15 @@ class Plans(Sampler[Any]):
 
 def _as_it_is(value: Any) -> Any:
     return value
+
+
+def _expect_no_speakers_asked_for(data: DataSettings) -> None:
+    """Raise `RecipeError` for settings that mean speakers."""
+    for name, unused in (("speaker_balanced", False), ("min_utterances_per_speaker", 1)):
+        if getattr(data, name) != unused:
+            raise RecipeError(
+                f"data: {name} {getattr(data, name)} given, but the corpus names no speakers; leave it at {unused}"
+            )
 
 
 def _training_speakers(speech: Recordings, fewest: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
