@@ -335,3 +335,20 @@ def test_a_diverging_run_says_so(tiny_recipe, tmp_path):
             "--training.optimizer",
             "sgd",
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "alike"),
+    [
+        (["--distillation.embedding.weight", "1"], True),
+        (["--distillation.embedding.weight", "1", "--distillation.embedding.projector", "always"], False),
+        (["--distillation.embedding.weight", "0", "--distillation.label.weight", "1"], False),
+    ],
+)
+def test_the_summary_names_the_teacher_whose_embeddings_may_be_compared(tiny_recipe, tmp_path, options, alike):
+    teacher = fit(tiny_recipe, tmp_path / "teacher", "--training.epochs", "1")
+    student = fit(
+        tiny_recipe, tmp_path / "run", "--training.epochs", "1", "--distillation.teacher", str(teacher.folder), *options
+    )
+    assert student.summary["embeds_like"] == ([teacher.summary["sha256"]["model.safetensors"]] if alike else [])
+    assert teacher.summary["embeds_like"] == []

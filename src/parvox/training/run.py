@@ -22,6 +22,9 @@ RECIPE, MODEL, CLASSIFIER, SPEAKERS = "recipe.yaml", "model.safetensors", "class
 SUMMARY, METRICS, CHECKPOINT, TENSORBOARD = "summary.json", "metrics.csv", "checkpoint.safetensors", "tensorboard"
 CHECKSUMS = "sha256"
 """Where `summary.json` holds the checksum of each file of weights."""
+EMBEDS_LIKE = "embeds_like"
+"""Where `summary.json` names the teachers, by the checksum of their weights, whose embeddings a student was trained to
+give: those may be compared with its own."""
 LOCK = ".lock"
 
 

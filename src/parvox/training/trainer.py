@@ -393,6 +393,14 @@ class Trainer:
                 f"{path} is no checkpoint of this run; train anew with --overwrite, or to another folder"
             ) from error
 
+    def _embeds_like(self) -> list[str]:
+        """Checksums of teachers whose embeddings the student was trained to give, with no map between."""
+        direct = any(
+            isinstance(getattr(method, "projector", None), torch.nn.Identity) and self.module.weights[name] > 0
+            for name, method in self.module.methods.items()
+        )
+        return [self.teacher.checksum] if direct and self.teacher and self.teacher.checksum else []
+
     def _close(self, out: Path) -> None:
         progress = self.progress
         utterances = progress.step * self.settings.accumulate * self.recipe.data.batch_size * self.fabric.world_size
@@ -415,6 +423,7 @@ class Trainer:
             "synthetic": self.corpus.info.synthetic,
             "parvox_version": __version__,
             names.CHECKSUMS: {name: names.file_checksum(out / name) for name in (names.MODEL, names.CLASSIFIER)},
+            names.EMBEDS_LIKE: self._embeds_like(),
         }
         _write_text(out / names.SUMMARY, json.dumps(summary, indent=1))
         if self.module.alongside:
