@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +9,7 @@ import torch
 from toy_encoder import settle, toy_model
 
 from parvox.errors import ExportError
-from parvox.export.agreement import batched
+from parvox.export.agreement import batched, check_against_pytorch
 from parvox.export.onnx_graph import IR_VERSION, OPSET, to_onnx
 from parvox.export.session import cosine_distances, embed, open_session
 from parvox.models import ENCODERS, POOLINGS, ModelSettings, SpeakerModel
@@ -60,6 +62,20 @@ def test_small_students_agree(encoder, options):
     assert kinds.count("BatchNormalization") == (1 if encoder == "xvector" else 0)  # the one before statistics stays
     weights = {tensor.name: tensor.dims for tensor in graph.graph.initializer}
     assert all(len(weights[node.input[1]]) == 4 for node in graph.graph.node if node.op_type == "Conv")
+
+
+def test_the_network_for_inference_is_traced_and_the_trained_one_checked_against(toy):
+    model, other = copy.deepcopy(toy), copy.deepcopy(toy)
+    with torch.no_grad():
+        other.encoder.leave.bias += 1
+    model.encoder.for_inference = lambda: other.encoder
+    session = open_session(to_onnx(model).SerializeToString())
+    clips = noises(8000, 12_345)
+    wanted = np.concatenate([pytorch(other, clip) for clip in clips])
+    assert cosine_distances(wanted, embed(session, clips)).max() < 1e-6
+    assert cosine_distances(wanted, np.concatenate([pytorch(model, clip) for clip in clips])).min() > 1e-3
+    with pytest.raises(ExportError, match="PyTorch and the exported graph differ"):
+        check_against_pytorch(model, session, clips)
 
 
 def test_signature_and_format(toy_graph):

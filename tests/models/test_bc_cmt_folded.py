@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from parvox.models.bc_cmt import BcCmt, BcCmtSettings
 from parvox.models.bc_cmt_folded import FoldedBcCmt, scale_and_shift
-from parvox.models.fsd_asp import FsdAspSettings
 from parvox.models.memory_attention import MemoryAttentionSettings
 from parvox.models.speaker_model import ModelSettings, SpeakerModel
 from parvox.models.tokens import ClassTokenSettings
@@ -100,47 +97,3 @@ def test_scale_and_shift():
     values = torch.randn(1, norm.num_features, 9)
     scale, shift = scale_and_shift(norm)
     torch.testing.assert_close((values * scale[:, None] + shift[:, None]).float(), norm(values))
-
-
-class _Exported(nn.Module):
-    def __init__(self, model: SpeakerModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        return self.model(waveform, lengths).embedding
-
-
-@pytest.mark.slow
-def test_export_agrees(tmp_path):
-    import onnxruntime
-
-    model = SpeakerModel(
-        ModelSettings(
-            encoder=BcCmtSettings(blocks=(1, 1, 1, 1)),
-            pooling=FsdAspSettings(),
-            embedding_dim=256,
-            head="bn_linear_bn",
-        )
-    ).eval()
-    model.encoder.load_state_dict(trained(blocks=(1, 1, 1, 1)).state_dict())
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(
-            _Exported(model.for_inference()),
-            (torch.zeros(2, 16_000), torch.tensor([16_000, 12_000])),
-            dynamic_shapes={
-                "waveform": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},
-                "lengths": {0: torch.export.Dim.DYNAMIC},
-            },
-        )
-        torch.onnx.export(program, dynamo=True, external_data=False, verbose=False, f=str(tmp_path / "model.onnx"))
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    for batch, samples in ((1, model.min_samples), (3, 20_011)):
-        waveform, lengths = torch.randn(batch, samples) * 0.1, torch.full((batch,), samples)
-        lengths[-1] = max(model.min_samples, samples - 4321)
-        with torch.no_grad():
-            expected = nn.functional.normalize(model(waveform, lengths).embedding).numpy()
-        names = [entry.name for entry in session.get_inputs()]
-        found = session.run(None, dict(zip(names, (waveform.numpy(), lengths.numpy()), strict=True)))[0]
-        np.testing.assert_allclose(found / np.linalg.norm(found, axis=1, keepdims=True), expected, atol=1e-4)

@@ -42,7 +42,7 @@ class _Signature(nn.Module):
 
 
 def to_onnx(model: SpeakerModel) -> onnx.ModelProto:
-    """Trace a model and tidy the graph.
+    """Trace a model as it is for inference (`SpeakerModel.for_inference`) and tidy the graph.
 
     The graph takes `waveform` float32 (batch, samples) and `lengths` int64 (batch,), of any batch and any number of
     samples from `model.min_samples` up, and gives `embedding` float32 (batch, embedding_dim). Each node's name
@@ -65,7 +65,8 @@ def to_onnx(model: SpeakerModel) -> onnx.ModelProto:
     try:
         with _quiet(), torch.no_grad():
             # Captured first: the ONNX exporter's own capture defers shape guards and then stumbles over slices.
-            program = torch.export.export(_Signature(model), (waveform, lengths), dynamic_shapes=shapes)
+            signature = _Signature(model.for_inference())
+            program = torch.export.export(signature, (waveform, lengths), dynamic_shapes=shapes)
             exported = torch.onnx.export(
                 program, dynamo=True, opset_version=OPSET, input_names=INPUTS, output_names=[OUTPUT], verbose=False
             )
