@@ -25,6 +25,9 @@ def test_paths_do_not_leave_the_house():
         "distillation": {"teacher": "big", "label": {"weight": 1.0}},
     }
     assert yaml.safe_load(without_paths("corpus: prepared\n")) == {"corpus": "prepared"}
+    assert yaml.safe_load(without_paths("init: /home/someone/runs/first\n")) == {"init": "first"}
+    team = without_paths("distillation: {teacher: [/home/someone/a, runs/b], alongside: /home/someone/t.yaml}\n")
+    assert yaml.safe_load(team)["distillation"] == {"teacher": ["a", "b"], "alongside": "t.yaml"}
 
 
 def test_the_fingerprint_is_that_of_the_weights_file(tmp_path, toy):

@@ -103,9 +103,14 @@ def without_paths(recipe_text: str) -> str:
     """A recipe with the last parts of its paths alone: a file that is handed out need not tell where it was made."""
     recipe: Any = yaml.safe_load(recipe_text)
     if isinstance(recipe, dict):
-        for section, field in ((recipe, "corpus"), (recipe.get("distillation"), "teacher")):
-            if isinstance(section, dict) and isinstance(section.get(field), str):
-                section[field] = Path(section[field]).name
+        distillation = recipe.get("distillation")
+        for section, fields in ((recipe, ("corpus", "init")), (distillation, ("teacher", "alongside"))):
+            for field in fields if isinstance(section, dict) else ():
+                value = section.get(field)
+                if isinstance(value, str) and value:
+                    section[field] = Path(value).name
+                elif isinstance(value, list):
+                    section[field] = [Path(str(each)).name for each in value]
     return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
 
 
