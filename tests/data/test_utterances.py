@@ -38,3 +38,14 @@ def test_broken_recordings_and_empty_sets_are_corpus_errors(tmp_path: Path, work
         list(iterate_utterances(cuts, max_batch_size=2, workers=workers))
     with pytest.raises(CorpusError, match="no utterances"):
         list(iterate_utterances([], workers=workers))
+
+
+def test_a_seed_shuffles_the_same_batches(tmp_path: Path) -> None:
+    cuts = [write_cut(tmp_path / f"u{i}.wav", np.ones(1000 + i) * 0.1) for i in range(20)]
+    plain, one, again, other = (
+        [tuple(batch.ids) for batch in iterate_utterances(cuts, max_batch_size=2, workers=0, order_seed=seed)]
+        for seed in (None, 1, 1, 2)
+    )
+    assert one == again
+    assert len({tuple(plain), tuple(one), tuple(other)}) == 3
+    assert sorted(plain) == sorted(one) == sorted(other)

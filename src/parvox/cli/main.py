@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("recordings on disk -> manifests, speaker-disjoint splits and trial lists", "train"),
     "train": ("train a speaker model from a recipe", "train"),
     "distill": ("train a student that learns from a teacher", "train"),
+    "fit-frames": ("a classifier of phones or words in frames, for models with phonetic positions", "train"),
     "fit-head": ("a speaker classifier for a teacher that has none, so that label-level methods can use it", "train"),
     "evaluate": ("EER, minDCF, intervals by speaker and an HTML report, for one or more models", "train"),
     "export": ("a trained model -> one ONNX file, fp32 or int8, checked against PyTorch", "train"),

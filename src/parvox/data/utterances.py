@@ -40,6 +40,7 @@ def iterate_utterances(
     max_batch_s: float = 60.0,
     max_batch_size: int = 64,
     workers: int | None = None,
+    order_seed: int | None = None,
 ) -> Iterator[UtteranceBatch]:
     """All utterances, whole, those of like length together.
 
@@ -50,6 +51,7 @@ def iterate_utterances(
         max_batch_s: Most seconds in a batch, padding included; a longer utterance has one to itself.
         max_batch_size: Most utterances in a batch.
         workers: Loading processes; chosen by the processors at hand if None.
+        order_seed: For batches in an order drawn from this seed, as training wants them.
 
     Raises:
         CorpusError: There are no cuts, or a recording cannot be read.
@@ -62,6 +64,8 @@ def iterate_utterances(
         raise CorpusError("no utterances given; expected at least one")
     recordings = Recordings(cuts, cuts[0].sampling_rate, full_precision=True)
     plans = _plans(recordings.samples, int(max_batch_s * recordings.sample_rate_hz), max_batch_size)
+    if order_seed is not None:
+        plans = [plans[place] for place in np.random.default_rng(order_seed).permutation(len(plans))]
     workers = default_workers() if workers is None else workers
     yield from loaded(loader(_Padded(recordings), Plans(plans), min(workers, len(plans) // 4)))
 

@@ -49,6 +49,8 @@ class MemoryAttentionSettings:
     """What tells attention the order of frames: nothing, sinusoids, or posteriors of a frame classifier."""
     phones: int = 0
     """Classes of the frame classifier (phones, or words), for phonetic positions."""
+    frame_classifier: str = ""
+    """File of the frame classifier (parvox fit-frames); it is frozen, and kept in the model from then on."""
     blocks: int = 2
     """Blocks of attention and memory."""
     heads: int = 8
@@ -99,6 +101,11 @@ class MemoryAttentionSettings:
             raise RecipeError(
                 f"{_NAME}: phones {self.phones} with {self.positions} positions given; expected the number of the "
                 "frame classifier's classes with phonetic positions, 0 with others"
+            )
+        if self.frame_classifier and self.positions != "phonetic":
+            raise RecipeError(
+                f"{_NAME}: frame_classifier {self.frame_classifier} with {self.positions} positions given; expected "
+                "phonetic ones"
             )
         if self.memory == "key_value" and self.width % self.memory_heads:
             raise RecipeError(

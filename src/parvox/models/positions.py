@@ -40,7 +40,7 @@ class PhoneticPositions(nn.Module):
     """Adds a linear map of a frame classifier's posteriors to frames: what is being said stands for where we are.
 
     The classifier is frozen, always in evaluation mode, and saved with the model. Until trained weights are put
-    into it (`FrameClassifier.load_state_dict`) its posteriors mean nothing.
+    into it (`parvox.training.fit_frames.give_frames`) its posteriors mean nothing.
 
     Source: Mingote et al., "Memory layers with multi-head attention mechanisms for text-dependent speaker
     verification", ICASSP 2021. Its abstract does not say how the embedding enters; added to the frames, it takes the

@@ -43,6 +43,7 @@ def expect_same_recipe(recipe: Recipe, out: Path) -> None:
 def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
     """What a run is made from must not lie where the run is written: overwriting would destroy it."""
     given = [("the corpus", recipe.corpus), ("the run to start from", recipe.init)]
+    given.append(("the frame classifier", getattr(recipe.model.encoder, "frame_classifier", "")))
     if recipe.distillation:
         given += [("the teacher", name) for name in recipe.distillation.teachers if name != SELF]
         given.append(("the teacher's recipe", recipe.distillation.alongside))

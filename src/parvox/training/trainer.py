@@ -39,6 +39,7 @@ from parvox.training.checks import (
 )
 from parvox.training.dev import DevScores, score_dev
 from parvox.training.engine import hardware, make_fabric
+from parvox.training.fit_frames import give_frames
 from parvox.training.log import RunLog
 from parvox.training.module import SPEAKER_TERM, TrainedModule, make_optimizer
 from parvox.training.phrase_head import build_phrase_head
@@ -128,7 +129,9 @@ class Trainer:
         expect_rate(recipe, self.batches.sample_rate_hz)
         self.augmenter = Augmenter(self.batches.sample_rate_hz)
         classifier = recipe.loss.build(recipe.model.embedding_dim, self.batches.classes)
-        if recipe.init:
+        if not recipe.init:
+            give_frames(model)
+        else:
             start_from(load_run(Path(recipe.init)), recipe, self.batches.speakers, model, classifier)
         distillation = recipe.distillation
         self.teacher: Teacher | None = None

@@ -21,6 +21,7 @@ from parvox.models.contract import EncoderOutput
 from parvox.training import run as names
 from parvox.training.checkpoint import save_tensors
 from parvox.training.checks import expect_same_recipe
+from parvox.training.fit_frames import give_frames
 from parvox.training.recipe import Recipe, load_recipe
 from parvox.training.teachers.contract import Inputs
 
@@ -133,7 +134,9 @@ def load_alongside(recipe: Recipe, student: SpeakerModel, classes: int) -> Along
             f"{recipe.model.features.sample_rate_hz} Hz; give both one model.features.sample_rate_hz"
         )
     both = dataclasses.replace(recipe, model=theirs.model, loss=theirs.loss, distillation=None, init="")
-    return AlongsideTeacher(both, student, classes)
+    teacher = AlongsideTeacher(both, student, classes)
+    give_frames(teacher.model)
+    return teacher
 
 
 def stopped(view: View, model: SpeakerModel) -> View:
