@@ -103,9 +103,9 @@ def without_paths(recipe_text: str) -> str:
     """A recipe with the last parts of its paths alone: a file that is handed out need not tell where it was made."""
     recipe: Any = yaml.safe_load(recipe_text)
     if isinstance(recipe, dict):
-        distillation = recipe.get("distillation")
-        for section, fields in ((recipe, ("corpus", "init")), (distillation, ("teacher", "alongside"))):
-            for field in fields if isinstance(section, dict) else ():
+        paths = ((recipe, ("corpus", "init")), (recipe.get("distillation") or {}, ("teacher", "alongside")))
+        for section, fields in paths:
+            for field in fields:
                 value = section.get(field)
                 if isinstance(value, str) and value:
                     section[field] = Path(value).name
