@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class AttentionMapsSettings:
     That maps of a wide teacher guide a narrow student, and that their sizes depend on the length alone, is stated in
     the paper's abstract; the kind of distance and which blocks are matched are not, so both are settings.
     """
+
+    looks_inside: ClassVar[bool] = True
 
     weight: float = 1.0
     """Weight of all stages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ class AttentionTransferSettings:
     The paper compares maps over an image's plane after several stages; here is one over time, of the frames that the
     encoder gives. Where the encoders have different strides, the longer map is averaged down to the shorter.
     """
+
+    looks_inside: ClassVar[bool] = True
 
     weight: float = 1.0
     """Weight of the term."""

@@ -39,12 +39,19 @@ def expect_labels(method: str, pair: Pair) -> None:
 
 
 def expect_same_classes(method: str, pair: Pair) -> None:
-    """Raise `RecipeError` where the two classifiers do not have as many speakers, or there is none."""
+    """Raise `RecipeError` where the two classifiers do not know the same speakers, or there is none."""
     ours, theirs = pair.student.classes, pair.teacher.classes
     if not theirs:
         raise RecipeError(
             f"distillation.{method}: the teacher {pair.teacher.name} has no speaker classifier, and this method "
             "needs one; give it one with parvox fit-head, or use distillation.embedding"
+        )
+    known, taught = pair.student.speakers, pair.teacher.speakers
+    if known is not None and taught is not None and list(known) != list(taught):
+        raise RecipeError(
+            f"distillation.{method}: the teacher {pair.teacher.name} knows {len(taught)} speakers and the corpus has "
+            f"{len(known)}, {len(set(known) & set(taught))} of them in common; expected the teacher's own corpus: give "
+            "it a head for yours with parvox fit-head, or use distillation.embedding"
         )
     if ours != theirs:
         raise RecipeError(

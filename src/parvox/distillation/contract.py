@@ -6,7 +6,7 @@ What it needs from the pair it checks when it is built, before any data is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -114,6 +114,7 @@ class Side:
         classes: Speakers that its classifier knows; 0 without a classifier.
         model: The model itself, if it is Parvox's; None for one that shows its embedding only.
         classifier: Its speaker head, if it has one.
+        speakers: Whom that knows, in class order; None where nobody says.
     """
 
     name: str
@@ -121,11 +122,15 @@ class Side:
     classes: int
     model: SpeakerModel | None = None
     classifier: SpeakerLoss | None = None
+    speakers: Sequence[str] | None = None
 
     @classmethod
-    def of(cls, name: str, model: SpeakerModel, classifier: SpeakerLoss | None) -> Side:
+    def of(
+        cls, name: str, model: SpeakerModel, classifier: SpeakerLoss | None, speakers: Sequence[str] | None = None
+    ) -> Side:
         """A Parvox model's side."""
-        return cls(name, model.settings.embedding_dim, classifier.classes if classifier else 0, model, classifier)
+        classes = classifier.classes if classifier else 0
+        return cls(name, model.settings.embedding_dim, classes, model, classifier, speakers)
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,10 @@ class DistillationMethod(nn.Module):
 
 
 class MethodSettings(Protocol):
-    """Settings of a method, as a recipe fills them."""
+    """Settings of a method, as a recipe fills them.
+
+    Two class attributes say what it looks at besides embeddings; see `reads_logits` and `looks_inside`.
+    """
 
     @property
     def weight(self) -> float:
@@ -188,6 +196,16 @@ class MethodSettings(Protocol):
             RecipeError: the pair lacks what the method needs.
         """
         ...
+
+
+def reads_logits(settings: MethodSettings) -> bool:
+    """Whether a method looks at speaker logits: its settings' `reads_logits`. Without it, no view need have a head."""
+    return bool(getattr(settings, "reads_logits", False))
+
+
+def looks_inside(settings: MethodSettings) -> bool:
+    """Whether a method looks inside the teacher: its settings' `looks_inside`. Without it, an embedding is enough."""
+    return bool(getattr(settings, "looks_inside", False))
 
 
 METHODS: Registry[MethodSettings] = Registry("distillation method")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -21,6 +21,8 @@ _NAME = "distillation_token"
 @dataclass(frozen=True, kw_only=True)
 class DistillationTokenSettings:
     """Distillation token: the state of the student's second token follows the teacher's posteriors."""
+
+    reads_logits: ClassVar[bool] = True
 
     weight: float = 1.0
     """Weight of the term."""
@@ -44,8 +46,7 @@ class DistillationTokenSettings:
     def build(self, pair: Pair) -> DistillationToken:
         """The method for this pair; the student must have the token, the teacher the student's classes."""
         expect_same_classes(_NAME, pair)
-        if self.margin:
-            expect_labels(_NAME, pair)
+        expect_labels(_NAME, pair)  # which alone train the class token, and that is what is shipped
         student = pair.student.model
         pooling = student.settings.pooling if student else None
         if student is None or not isinstance(pooling, ClassDistillationTokenSettings):

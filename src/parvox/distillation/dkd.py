@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from parvox.distillation.checks import expect_labels, expect_same_classes, fraction, not_negative, positive_temperature
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair
@@ -19,6 +20,8 @@ class DkdSettings:
     The parts are those of `non_target`. Defaults are the authors' for CIFAR-100 (github.com/megvii-research/mdistiller,
     20 of 240 epochs of warm-up); for ImageNet they take β = 0.5, T = 1.
     """
+
+    reads_logits: ClassVar[bool] = True
 
     weight: float = 1.0
     """Weight of both parts."""

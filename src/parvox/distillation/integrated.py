@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,9 @@ class IntegratedSettings(MapSettings):
     together, and that the student infers them with alignment at several levels. How exactly is inferred: readings and
     weights are options, temperatures those of mlld.
     """
+
+    reads_logits: ClassVar[bool] = True
+    looks_inside: ClassVar[bool] = True
 
     weight: float = 1.0
     """Weight of all terms."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 @dataclass(frozen=True, kw_only=True)
 class LabelSettings:
     """Label-level distillation: Kullback-Leibler divergence of softened speaker posteriors."""
+
+    reads_logits: ClassVar[bool] = True
 
     weight: float = 1.0
     """Weight of the term."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class MlldSettings:
     are already averaged, so that it only scales them. Here are one view, and with `uncertain` a mask by instance and
     class as the paper describes it.
     """
+
+    reads_logits: ClassVar[bool] = True
 
     weight: float = 1.0
     """Weight of all terms."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from parvox.distillation.checks import expect_labels, expect_same_classes, fraction, not_negative, positive_temperature
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair
@@ -24,6 +25,8 @@ class NonTargetSettings:
     How the paper varies the number of non-target speakers was not to be had: here `non_targets` restricts what
     both parts see, and the student's own loss goes on telling all speakers apart.
     """
+
+    reads_logits: ClassVar[bool] = True
 
     weight: float = 1.0
     """Weight of both parts."""
