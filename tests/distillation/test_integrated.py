@@ -59,9 +59,9 @@ def test_integrated_inputs_by_hand():
     maps = (torch.cat(parts, 1).abs() + integrated_gradients(score, x, steps=3).abs()) / 2
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     maps = (maps - low) / (high - low)
-    masked = built(student, teacher).integrated_input(view)
+    masked = built(student, teacher, normalisation="minmax").integrated_input(view)
     np.testing.assert_allclose(masked, maps * x, rtol=1e-3, atol=1e-5)
-    amplified = built(student, teacher, reading="amplify").integrated_input(view)
+    amplified = built(student, teacher, reading="amplify", normalisation="minmax").integrated_input(view)
     np.testing.assert_allclose(amplified, x * (1 + maps), rtol=1e-3, atol=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_a_mask_leads_from_the_baseline_to_the_input():
     student, teacher = sides()
     view = look(teacher, features(5) + 3, LABELS)
     x, mean = view.features, view.features.mean(1, keepdim=True)
-    got = built(student, teacher, baseline="utterance_mean", normalisation="rank").integrated_input(view)
+    got = built(student, teacher, baseline="utterance_mean").integrated_input(view)
     part = (got - mean) / (x - mean)
     assert part.min() > -1e-3
     assert part.max() < 1 + 1e-3
@@ -92,7 +92,7 @@ def test_a_path_point_is_drawn_for_each_item_from_torchs_generator():
 def test_the_random_control_has_the_masks_values_in_other_places():
     student, teacher = sides()
     ones = look(teacher, features(5), LABELS)
-    maps = normalised(built(student, teacher).maps.of(ones), "minmax")
+    maps = normalised(built(student, teacher).maps.of(ones), "rank")
     got = built(student, teacher, map="random").integrated_input(ones) / ones.features
     for ours, theirs in zip(got, maps, strict=True):
         np.testing.assert_allclose(ours.flatten().sort().values, theirs.flatten().sort().values, atol=1e-4)

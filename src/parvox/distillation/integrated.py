@@ -70,8 +70,9 @@ class IntegratedSettings(MapSettings):
     student's attributions follow the teacher's."""
     map: Literal["gradient", "random"] = "gradient"
     """The map, or as a control its values in random places."""
-    normalisation: Normalisation = "minmax"
-    """How a map becomes 0 to 1: by its least and greatest value, or by the order of its bins."""
+    normalisation: Normalisation = "rank"
+    """How a map becomes 0 to 1: by the order of its bins, or by its least and greatest value, which few great ones
+    push so far down that a masked input is next to the baseline."""
     temperatures: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0, 6.0)
     """The terms are summed over these."""
     instance_weight: float = 1.0
