@@ -158,7 +158,8 @@ def normalised(maps: Tensor, how: Normalisation) -> Tensor:
     Args:
         maps: (batch, frames, bins).
         how: `minmax` by its least and greatest value, which leaves most bins near 0; `rank` by the order of its bins,
-            which makes all values between equally frequent; equal ones follow each other as they lie. A map that is the same everywhere becomes 0 by `minmax`.
+            which makes all values between equally frequent. A map that is the same everywhere becomes 0 by `minmax`;
+            by `rank`, equal bins follow each other as they lie.
     """
     flat = maps.float().flatten(1)
     if how == "rank":
