@@ -273,10 +273,37 @@ def test_info_of_a_recipe(here: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert main(["info", "r.yaml", "--json"]) == 0
     told = json.loads(capfd.readouterr().out)
     assert told["recipe"]["model"]["name"] == "xvector"
-    assert told["parameters"] > 1e6
+    assert told["parameters"] == sum(layer["parameters"] for layer in told["layers"]) > 1e6
+    assert told["macs"] + told["feature_macs"] == sum(layer["macs"] for layer in told["layers"]) > 1e8
+    assert main(["info", "r.yaml"]) == 0
+    rows = {line.split()[0]: line.split() for line in capfd.readouterr().out.splitlines() if line}
+    assert rows["head"][-2:] == rows["head.0"][-2:] == ["1,536,512", "1,536,000"]
+    assert rows["pooling"][1:5] == ["StatisticsPooling", "1", "×", "3000"]
+    total = sum(int(rows[part][-2].replace(",", "")) for part in ("frontend", "encoder", "pooling", "head"))
+    assert total == told["parameters"]
     Path("bad.yaml").write_text("model:\n  name: xvektor\n")
     assert "did you mean 'xvector'" in fails(capfd, "info", "bad.yaml")
     fails(capfd, "info", "missing.yaml")
+
+
+def test_info_of_a_prepared_corpus(capfd: pytest.CaptureFixture[str], prepared_tiny: Path) -> None:
+    assert main(["info", str(prepared_tiny)]) == 0
+    text = capfd.readouterr().out
+    written = json.loads((prepared_tiny / "corpus.json").read_text())
+    assert re.search(r"train +6 speakers +36 utterances", text)
+    assert re.search(r"dev +3 speakers +18 utterances .* trials: [\d,]+ target, [\d,]+ non-target", text)
+    assert written["fingerprint"] in text
+    assert main(["info", str(prepared_tiny), "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told.pop("kind") == "corpus"
+    assert told.pop("path") == str(prepared_tiny)
+    assert told == written
+
+
+def test_info_of_a_damaged_corpus(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("prepared").mkdir()
+    Path("prepared/corpus.json").write_text("{")
+    assert "cannot be read" in fails(capfd, "info", "prepared")
 
 
 HEAVY = ("torch", "lhotse", "scipy", "sklearn", "matplotlib", "onnx", "lightning_fabric", "pandas", "parvox.models")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json as json_format
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parvox.cli.operating import threshold_rows
 from parvox.cli.parsing import call
+from parvox.cli.tables import aligned, millions
 from parvox.errors import MissingExtraError, ModelFileError
 
 if TYPE_CHECKING:
@@ -23,13 +23,16 @@ def main(argv: list[str]) -> None:
 
 
 def info(path: Path, *, json: bool = False) -> None:
-    """Show what a model file, run folder or recipe holds.
+    """Show what a model file, run folder, recipe or prepared corpus holds.
 
     Args:
-        path: Model file (its checksum is checked), run folder of parvox train or distill, or recipe (.yaml).
+        path: Model file (its checksum is checked), run folder of parvox train or distill, recipe (.yaml; its model is
+            shown layer by layer), or folder of parvox prepare.
         json: Print one JSON object, with everything.
     """
-    if os.path.isdir(path):  # Path.is_dir raises for names that no system takes
+    if os.path.isfile(path / "corpus.json"):  # Path.is_file raises for names that no system takes
+        told, text = _corpus(path)
+    elif os.path.isdir(path):
         told, text = _run_folder(path)
     elif path.suffix.lower() in (".yaml", ".yml"):
         told, text = _recipe(path)
@@ -65,7 +68,7 @@ def _contract_lines(contract: ModelContract) -> list[str]:
     rows += threshold_rows(
         contract.thresholds, contract.unsupported, contract.bands, contract.calibration, contract.default_threshold
     )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _run_folder(path: Path) -> tuple[dict[str, Any], str]:
@@ -83,27 +86,70 @@ def _run_folder(path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(summary, dict):
         raise ModelFileError(f"{summary_path}: holds no JSON object; restore it or train again")
     rows = [(key, f"{value:.6g}" if isinstance(value, float) else str(value)) for key, value in summary.items()]
-    text = "\n".join([f"{path}: run folder", *_aligned(rows), "", "recipe.yaml:", recipe.rstrip()])
+    text = "\n".join([f"{path}: run folder", *aligned(rows), "", "recipe.yaml:", recipe.rstrip()])
     return {"kind": "run", "path": str(path), "summary": summary, "recipe": recipe}, text
 
 
 def _recipe(path: Path) -> tuple[dict[str, Any], str]:
-    """The recipe with every default filled in, and the size of its model."""
+    """The model layer by layer, and the recipe with every default filled in."""
     try:
         from parvox.models import SpeakerModel
+        from parvox.models.breakdown import layers
+        from parvox.models.cost import cost
         from parvox.training.recipe import load_recipe
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"parvox info of a recipe ({error.name} is not installed)", "train") from error
     recipe = load_recipe(path)
-    parameters = sum(tensor.numel() for tensor in SpeakerModel(recipe.model).parameters())
-    told = {"kind": "recipe", "path": str(path), "parameters": parameters, "recipe": recipe.to_dict()}
-    return told, f"{path}: recipe of a model with {parameters:,} parameters\n\n{recipe.to_yaml().rstrip()}"
+    model = SpeakerModel(recipe.model)
+    least_s = model.min_samples / recipe.model.features.sample_rate_hz
+    costs = cost(model, max(1.0, least_s))
+    parts = layers(model, costs.seconds)
+    told = {
+        "kind": "recipe",
+        "path": str(path),
+        **dataclasses.asdict(costs),
+        "least_s": least_s,
+        "layers": [dataclasses.asdict(part) for part in parts],
+        "recipe": recipe.to_dict(),
+    }
+    for_speech = f"for {costs.seconds:g} s of speech"
+    rows = [("layer", "type", "output", "parameters", "MACs")]
+    for part in parts:
+        inside = [other for other in parts if other is part or other.name.startswith(f"{part.name}.")]
+        counted = [part] if "." in part.name else inside
+        shape = "" if part.output is None else " × ".join(map(str, part.output))
+        parameters, macs = sum(each.parameters for each in counted), sum(each.macs for each in counted)
+        rows.append((part.name, part.type, shape, f"{parameters:,}", f"{macs:,}"))
+    lines = [
+        f"{path}: recipe of a model with {costs.parameters:,} parameters",
+        f"{millions(costs.macs)} multiply-accumulates (MACs) {for_speech}, and {millions(costs.feature_macs)} for "
+        f"features; it takes {least_s:.3f} s or more",
+        "",
+        *aligned(rows, right=(3, 4)),
+        f"Outputs and MACs are those {for_speech}. The four parts count all that is in them, other lines their own.",
+        "",
+        recipe.to_yaml().rstrip(),
+    ]
+    return told, "\n".join(lines)
 
 
-def _aligned(rows: Iterable[tuple[str, str]]) -> list[str]:
-    rows = list(rows)
-    width = max((len(key) for key, _ in rows), default=0)
-    return [f"{key:<{width}}  {value}" for key, value in rows]
+def _corpus(path: Path) -> tuple[dict[str, Any], str]:
+    """Splits, trials and what was left out; manifests are not read."""
+    from parvox.cli.prepare import summary
+    from parvox.corpora.prepared import PreparedCorpus
+
+    corpus = PreparedCorpus.load(path)
+    info = corpus.info
+    rows = [
+        ("importer", info.importer),
+        ("sources", ", ".join(info.sources) or "not stated"),
+        ("licences", ", ".join(info.licences) or "not stated"),
+        ("options", ", ".join(f"{name} {value}" for name, value in info.options.items())),
+        ("fingerprint", info.fingerprint),
+        ("prepared by", f"Parvox {info.parvox_version}"),
+    ]
+    told = {"kind": "corpus", "path": str(path), **dataclasses.asdict(info)}
+    return told, "\n".join([summary(corpus), *aligned(rows)])
 
 
 def _size(count: int) -> str:

@@ -12,7 +12,8 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
         rows: Cells of each row; a row may have fewer than others.
         right: Numbers of the columns that are set flush right.
     """
-    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(max(map(len, rows)))]
+    columns = max(map(len, rows), default=0)
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(columns)]
     return [
         "  ".join(
             cell.rjust(width) if column in right else cell.ljust(width)
