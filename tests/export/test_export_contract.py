@@ -28,12 +28,16 @@ def test_paths_do_not_leave_the_house():
     assert yaml.safe_load(without_paths("init: /home/someone/runs/first\n")) == {"init": "first"}
     team = without_paths("distillation: {teacher: [/home/someone/a, runs/b], alongside: /home/someone/t.yaml}\n")
     assert yaml.safe_load(team)["distillation"] == {"teacher": ["a", "b"], "alongside": "t.yaml"}
+    text = without_paths("model: {frame_classifier: /a/b/f.st}\ndistillation: {integrated: {cache: /c/maps}}\n")
+    assert yaml.safe_load(text)["model"] == {"frame_classifier": "f.st"}
+    assert yaml.safe_load(text)["distillation"] == {"integrated": {"cache": "maps"}}
 
 
 def test_the_fingerprint_is_that_of_the_weights_file(tmp_path, toy):
     run = toy_run(tmp_path / "run", toy, tmp_path)
     wanted = hashlib.sha256((run.folder / "model.safetensors").read_bytes()).hexdigest()
     assert fingerprint(run.folder) == wanted
+    assert len({wanted, fingerprint(run.folder, "distillation"), fingerprint(run.folder, "both")}) == 3
     with pytest.raises(ModelFileError, match="restore the run folder"):
         fingerprint(tmp_path / "nowhere")
 

@@ -16,6 +16,7 @@ def export(
     run: Path,
     out: Path,
     precision: Literal["fp32", "int8"] = "fp32",
+    read: Literal["class", "distillation", "both"] | None = None,
     corpus: Path | None = None,
     tolerance_eer: float = 0.5,
     calibration: Literal["auto", "minmax", "percentile", "mse"] = "auto",
@@ -37,6 +38,7 @@ def export(
         run: Run folder, written by parvox train or parvox distill.
         out: The ONNX file to write.
         precision: fp32, or int8 for a quarter of the size and, mostly, twice the speed.
+        read: Of a student with a distillation token, which token's state is the embedding; the recipe's by default.
         corpus: Prepared corpus for checks, calibration and thresholds; the one the model was trained on by default.
         tolerance_eer: Percentage points of EER, on the dev trials, that int8 may cost.
         calibration: How the ranges of int8 numbers are taken from clips; auto tries each way and keeps the best.
@@ -51,9 +53,10 @@ def export(
     from json import dumps
 
     from parvox.export import export_model
+    from parvox.training.run import load_run
 
     result = export_model(
-        run,
+        load_run(run).reading(read) if read else run,
         out,
         corpus=corpus,
         precision=precision,

@@ -77,7 +77,7 @@ def build_contract(
         bands=() if settled is None else settled.bands,
         calibration=None if settled is None else settled.calibration,
         golden=Golden(DEFAULT_SIGNAL, tuple(float(value) for value in golden), GOLDEN_DISTANCE[precision]),
-        fingerprint=fingerprint(run.folder),
+        fingerprint=fingerprint(run.folder, run.read),
         synthetic=synthetic,
         licence=licence,
         recipe=without_paths(run.recipe_text),
@@ -85,8 +85,8 @@ def build_contract(
     )
 
 
-def fingerprint(folder: Path) -> str:
-    """SHA-256 of the fp32 weights in a run folder.
+def fingerprint(folder: Path, read: str = "") -> str:
+    """SHA-256 of the fp32 weights in a run folder, and of what is read of them where that is not the recipe's own.
 
     Raises:
         ModelFileError: they cannot be read.
@@ -94,16 +94,23 @@ def fingerprint(folder: Path) -> str:
     path = folder / MODEL
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror or error}); restore the run folder") from error
+    return hashlib.sha256(f"{weights} read {read}".encode()).hexdigest() if read else weights
 
 
 def without_paths(recipe_text: str) -> str:
     """A recipe with the last parts of its paths alone: a file that is handed out need not tell where it was made."""
     recipe: Any = yaml.safe_load(recipe_text)
     if isinstance(recipe, dict):
-        paths = ((recipe, ("corpus", "init")), (recipe.get("distillation") or {}, ("teacher", "alongside")))
+        distillation = recipe.get("distillation") or {}
+        paths = (
+            (recipe, ("corpus", "init")),
+            (recipe.get("model") or {}, ("frame_classifier",)),
+            (distillation, ("teacher", "alongside")),
+            (distillation.get("integrated") or {}, ("cache",)),
+        )
         for section, fields in paths:
             for field in fields:
                 value = section.get(field)

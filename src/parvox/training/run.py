@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from torch import Tensor, nn
 
-from parvox.errors import ModelFileError, OutputError
+from parvox.errors import ModelFileError, OutputError, RecipeError
 from parvox.files import output_errors, try_lock
 from parvox.losses.margin import SpeakerLoss
-from parvox.models import SpeakerModel
+from parvox.models import POOLINGS, SpeakerModel
+from parvox.models.tokens import ClassDistillationTokenSettings
 from parvox.training.checkpoint import load_tensors
 from parvox.training.recipe import Recipe, load_recipe
 
@@ -40,6 +42,7 @@ class Run:
         classifier: The speaker head it was trained with.
         speakers: Training speakers, in class order.
         summary: What `summary.json` holds.
+        read: Which token states are the embedding; nothing where the recipe's own read-out is.
     """
 
     folder: Path
@@ -49,11 +52,42 @@ class Run:
     classifier: SpeakerLoss
     speakers: list[str]
     summary: dict[str, Any]
+    read: str = ""
 
     @property
     def corpus_folder(self) -> Path:
         """The prepared corpus it was trained on."""
         return Path(self.recipe.corpus)
+
+    def reading(self, read: Literal["class", "distillation", "both"]) -> Run:
+        """The same weights with other token states as the embedding: see `ClassDistillationTokenSettings.read`.
+
+        The classifier stays that of the class token.
+
+        Raises:
+            RecipeError: the model has no distillation token, or layers of its own behind the class token.
+        """
+        settings = self.recipe.model
+        if not isinstance(settings.pooling, ClassDistillationTokenSettings):
+            raise RecipeError(
+                f"read {read}: {self.folder} has {POOLINGS.name_of(settings.pooling)} pooling; expected "
+                "class_distillation_token, whose states can be read apart"
+            )
+        if settings.head != "none":
+            raise RecipeError(
+                f"read {read}: {self.folder} has model.head {settings.head}, which was trained for the class token "
+                "alone; states can be read apart in models trained with model.head none"
+            )
+        pooling = dataclasses.replace(settings.pooling, read=read)
+        size = self.model.encoder.frames_dim * (2 if read == "both" else 1)
+        settings = dataclasses.replace(settings, pooling=pooling, embedding_dim=size)
+        model = SpeakerModel(settings)
+        model.load_state_dict(self.model.state_dict())
+        recipe = dataclasses.replace(self.recipe, model=settings)
+        summary = {**self.summary, EMBEDS_LIKE: []}
+        return dataclasses.replace(
+            self, recipe=recipe, recipe_text=recipe.to_yaml(), model=model.eval(), summary=summary, read=read
+        )
 
 
 def load_run(folder: Path) -> Run:
