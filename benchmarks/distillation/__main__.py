@@ -1,6 +1,6 @@
 """What each way of distilling is worth: the same teacher, student, data and budget for all, on real speech.
 
-    python benchmarks/distillation CORPUS [--budget reduced] [--seeds 3] [--rows '[tiny/label]'] [--work FOLDER]
+    python benchmarks/distillation CORPUS [--budget reduced] [--seeds 3] [--rows tiny/none tiny/label …]
 
 CORPUS is a folder of recordings with manifests. `plan.yaml` says what is compared, `speakers.csv` who trains and who
 tests. Every run is trained once and its scores are kept, so that a second call goes on where the first one stopped;
@@ -56,7 +56,7 @@ class Row:
     @property
     def slug(self) -> str:
         """For folders."""
-        return f"{self.group}-{self.name}".replace(" + ", "-").replace(" ", "_")
+        return f"{self.group}-{self.name}"
 
 
 def benchmark(

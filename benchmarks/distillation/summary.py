@@ -96,7 +96,7 @@ def summarise(
 
 def _replicates(run: dict[str, Any], conditions: Conditions, work: Path, split: str) -> NDArray[np.float64]:
     """EERs of a run with speakers drawn anew; NaN, and so no interval, where its scores were not kept."""
-    slug = f"{run['group']}-{run['row']}".replace(" + ", "-").replace(" ", "_")
+    slug = f"{run['group']}-{run['row']}"
     kept = work / f"{slug}-{run['seed']}-{split}.npz"
     if not kept.is_file():
         return np.full(REPLICATES, np.nan)
