@@ -50,9 +50,7 @@ def test_one_training_gives_three_embeddings(run):
     waveforms[1, 8000:] = waveforms[2, 5000:] = 0
     with torch.no_grad():
         states = run.model(waveforms, lengths).encoded.tokens
-        found = {
-            read: run.reading(read).model(waveforms, lengths).embedding for read in ("class", "distillation", "both")
-        }
+        found = {read: run.reading(read).model(waveforms, lengths).embedding for read in READS}
     assert torch.equal(found["class"], states[:, 0])
     assert torch.equal(found["distillation"], states[:, 1])
     assert torch.equal(found["both"], torch.cat([normalize(states[:, 0]), normalize(states[:, 1])], 1))
