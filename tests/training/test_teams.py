@@ -17,7 +17,8 @@ from parvox.models import ENCODERS, POOLINGS, ModelSettings, SpeakerModel
 from parvox.models.frontend import FbankSettings
 from parvox.training.checkpoint import load_tensors
 from parvox.training.recipe import load_recipe
-from parvox.training.teacher_settings import AverageSettings, TeamSettings
+from parvox.training.teacher_settings import AverageSettings, TeacherOptions, TeamSettings
+from parvox.training.teachers import load_teachers
 from parvox.training.teachers.average import AverageTeacher
 from parvox.training.teachers.contract import Inputs, Teacher
 from parvox.training.teachers.team import Team, TeamView, confidence
@@ -232,3 +233,8 @@ def test_odd_teams_are_refused(tiny_recipe, teachers):
 
 def test_a_team_of_one_is_that_one(tiny_recipe):
     assert load_recipe(tiny_recipe, ["--distillation.teacher", "[a]", *TINY_STUDENT]).distillation.teacher == "a"
+
+
+def test_speech_without_labels_gives_an_average_nothing_to_teach():
+    with pytest.raises(RecipeError, match="self given for speech without speaker labels"):
+        load_teachers("self", None, torch.device("cpu"), TeacherOptions())

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from parvox.errors import RecipeError
 from parvox.models import SpeakerModel
-from parvox.training.teacher_settings import TeacherOptions
+from parvox.training.teacher_settings import SELF, TeacherOptions
 from parvox.training.teachers.contract import Inputs, Teacher
 from parvox.training.teachers.head import HEAD, load_head
 from parvox.training.teachers.run import RunTeacher
@@ -64,6 +65,11 @@ def load_teachers(
     Raises:
         ParvoxError: one of them cannot be had, or they do not go together.
     """
+    if names == SELF:
+        raise RecipeError(
+            f"distillation.teacher: {SELF} given for speech without speaker labels, where the student's average has "
+            "nothing to teach; expected another teacher, or speech with labels"
+        )
     if isinstance(names, str):
         return load_teacher(names, student, device, options)
     return Team([load_teacher(name, student, device, options) for name in names], options.team)
