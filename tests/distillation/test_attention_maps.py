@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from distillation_pairs import frozen, look, make, pair_of
+from distillation_pairs import features, frozen, look, make, pair_of
 
 from parvox.distillation import View
 from parvox.distillation.attention_maps import AttentionMapsSettings, chosen, divergence, squared_distance
@@ -84,6 +84,20 @@ def test_maps_of_bc_cmt_tiny_are_as_large_as_those_of_wider_teachers(size):
     assert any(parameter.grad.any() for parameter in student[0].encoder.stages[0].parameters())
     assert math.isfinite(before.item())
     assert before.item() > 0
+
+
+@pytest.mark.parametrize("blocks", ["last", "all"])
+def test_memory_attention_of_different_widths(blocks):
+    student, teacher = make(seed=1), frozen(make(seed=2, width=32))
+    method = AttentionMapsSettings(blocks=blocks, distance="mse").build(pair_of(student, teacher))
+    inputs, labels = features(2), torch.tensor([0, 1])
+    ours, theirs = look(student, inputs, labels), look(teacher, inputs, labels)
+    got = method(ours, theirs, 0.0)["attention_maps"]
+    one, other = (view.encoded.attention_maps["block1"] for view in (ours, theirs))  # tokens and frames: 2 + 30
+    assert one.shape == other.shape == (2, 2, 32, 32)
+    assert got.item() == pytest.approx((one - other).square().sum().item() / (2 * 2 * 32), rel=1e-4)
+    got.backward()
+    assert student[0].encoder.blocks[0].inputs.weight.grad.any()
 
 
 def test_looking_whether_the_pair_fits_changes_neither_model():
