@@ -124,9 +124,9 @@ def test_a_teacher_without_classifier_and_margins_without_labels_are_refused():
     with pytest.raises(RecipeError, match="the teacher has no speaker classifier"):
         DistillationTokenSettings().build(pair_of(make(), (make()[0], None)))
     unlabelled = pair_of(make(), make(), labelled=False)
-    DistillationTokenSettings().build(unlabelled)
-    with pytest.raises(RecipeError, match="without speaker labels"):
-        DistillationTokenSettings(margin=True).build(unlabelled)
+    for margin in (False, True):  # without labels nobody would train the class token
+        with pytest.raises(RecipeError, match="without speaker labels"):
+            DistillationTokenSettings(margin=margin).build(unlabelled)
 
 
 @pytest.mark.parametrize(

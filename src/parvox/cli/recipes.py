@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from parvox.errors import RecipeError
+from parvox.files import refuse_overwrite
 from parvox.settings import Parser
 
 
@@ -30,10 +31,21 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
         parser.add_argument("--resume", action="store_true", help="Continue the run in --out where it stopped.")
         parser.add_argument("--overwrite", action="store_true", help="Replace a run in --out.")
         parser.add_argument("--json", action="store_true", help="Print the run's summary as JSON.")
+        if distil:
+            parser.add_argument(
+                "--unlabelled",
+                type=str,
+                default="",
+                help="In place of --corpus: any folder of recordings, of which nobody need know who speaks.",
+            )
 
     defaults = {"distillation": None} if distil else {}
     values = parse_recipe(path, options, prog, description, extend, defaults)
     own: dict[str, Any] = {name: values.pop(name) for name in ("out", "resume", "overwrite", "json")}
+    out = Path(own["out"] or Path("runs") / (path.stem if path else "default"))
+    recordings = values.pop("unlabelled", "")
+    if recordings:
+        _take_recordings(values, recordings, out)
     if not values["corpus"]:
         raise RecipeError("corpus: nothing given; expected the folder of a prepared corpus: --corpus FOLDER")
     recipe = build_recipe(values)
@@ -41,12 +53,17 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
         raise RecipeError("distillation: nothing given; expected --distillation.teacher RUN and a method's weight")
     if not distil and recipe.distillation is not None:
         raise RecipeError("the recipe has a distillation section; use parvox distill, or take the section out")
-    out = Path(own["out"] or Path("runs") / (path.stem if path else "default"))
 
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     from parvox.training.trainer import train
 
+    if recordings:
+        from parvox.training.unlabelled import prepare_unlabelled
+
+        if not own["resume"]:
+            refuse_overwrite(out, own["overwrite"])
+        prepare_unlabelled(recipe, Path(recordings), resume=own["resume"])
     run = train(recipe, out, resume=own["resume"], overwrite=own["overwrite"])
     if getattr(rank_zero_only, "rank", 0) != 0:  # several processes train, one speaks
         return
@@ -59,3 +76,12 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
     print(f"{out}: {summary['parameters'] / 1e6:.2f} M parameters, {heard}, {summary['seconds']:.0f} s")
     hint = "" if distil else f" or parvox distill RECIPE.yaml --distillation.teacher {out}"
     print(f"next: parvox export {out} {out}.onnx{hint}", file=sys.stderr)
+
+
+def _take_recordings(values: dict[str, Any], recordings: str, out: Path) -> None:
+    """Have the corpus be what a folder of recordings will be prepared to."""
+    from parvox.training.unlabelled import corpus_beside
+
+    if values["corpus"]:
+        raise RecipeError(f"corpus {values['corpus']} and unlabelled {recordings} given; expected one of the two")
+    values["corpus"] = str(corpus_beside(out))

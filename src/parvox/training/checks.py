@@ -11,7 +11,7 @@ from parvox.training import run as names
 from parvox.training.recipe import Recipe
 from parvox.training.run import Run
 from parvox.training.teacher_settings import SELF
-from parvox.training.teachers import Teacher
+from parvox.training.teachers import Teacher, teacher_path
 
 _SUMMARISED = {"parameters", "best_dev_eer", "seconds", "precision"}
 
@@ -45,7 +45,7 @@ def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
     given = [("the corpus", recipe.corpus), ("the run to start from", recipe.init)]
     given.append(("the frame classifier", getattr(recipe.model.encoder, "frame_classifier", "")))
     if recipe.distillation:
-        given += [("the teacher", name) for name in recipe.distillation.teachers if name != SELF]
+        given += [("the teacher", str(teacher_path(name))) for name in recipe.distillation.teachers if name != SELF]
         given.append(("the teacher's recipe", recipe.distillation.alongside))
     for what, folder in given:
         path = Path(os.path.realpath(folder))
@@ -82,11 +82,17 @@ def expect_teacher_rate(teacher: Teacher, corpus_rate_hz: int) -> None:
         )
 
 
-def expect_same_speakers(teacher: Teacher, speakers: list[str]) -> None:
-    """Raise `TrainingError` unless a teacher's classifier knows the corpus's speakers, in the same order."""
-    if teacher.speakers is not None and teacher.speakers != speakers:
-        both = len(set(teacher.speakers) & set(speakers))
-        raise TrainingError(
-            f"the teacher {teacher.side.name} knows {len(teacher.speakers)} speakers and the corpus has "
-            f"{len(speakers)}, {both} of them in common; label-level methods expect the teacher's own corpus"
+def expect_something_to_learn(recipe: Recipe) -> None:
+    """Raise `RecipeError` for speech without labels, unless a trained teacher knows more than the student."""
+    distillation = recipe.distillation
+    if distillation is None:
+        raise RecipeError(
+            f"the corpus {recipe.corpus} names no speakers, and without a teacher there is nothing else to learn; give "
+            "a corpus with speakers, or a teacher to parvox distill"
+        )
+    if distillation.alongside or SELF in distillation.teachers:
+        given = f"alongside {distillation.alongside}" if distillation.alongside else f"teacher {SELF}"
+        raise RecipeError(
+            f"distillation: {given} given with speech without speaker labels, from which such a teacher learns "
+            "nothing; name a teacher that is trained already"
         )

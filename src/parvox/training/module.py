@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -19,25 +21,30 @@ class TrainedModule(nn.Module):
 
     Args:
         model: The student.
-        classifier: Its speaker head.
+        classifier: Its speaker head; None for speech without labels, unless a method looks at logits.
         methods: Settings of the distillation methods, by name.
         teacher: What the teacher they look at can show; it is never a part of this module.
         speaker_weight: Weight of the speaker loss beside the methods' terms.
         alongside: A teacher that is trained at the same time, in place of one outside this module.
         phrase_head: Tells phrases apart, beside the speaker head.
         phrase_weight: Weight of its loss.
+        speakers: Whom the classifier knows, in class order; None where nobody says.
+        labelled: Whether the speech says who speaks.
     """
 
     def __init__(
         self,
         model: SpeakerModel,
-        classifier: SpeakerLoss,
+        classifier: SpeakerLoss | None,
         methods: dict[str, MethodSettings] | None = None,
         teacher: Side | None = None,
         speaker_weight: float = 1.0,
         alongside: AlongsideTeacher | None = None,
         phrase_head: SpeakerLoss | None = None,
         phrase_weight: float = 1.0,
+        *,
+        speakers: Sequence[str] | None = None,
+        labelled: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -50,7 +57,7 @@ class TrainedModule(nn.Module):
         self.weights = {name: settings.weight for name, settings in (methods or {}).items()}
         teacher = alongside.side if alongside else teacher
         if teacher is not None:
-            pair = Pair(Side.of("the student", model, classifier), teacher)
+            pair = Pair(Side.of("the student", model, classifier, speakers), teacher, labelled)
             self.methods.update({name: settings.build(pair) for name, settings in (methods or {}).items()})
 
     def forward(

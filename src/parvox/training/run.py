@@ -39,8 +39,8 @@ class Run:
         recipe: What it was made from, fully resolved.
         recipe_text: The same as YAML.
         model: In evaluation mode, on the CPU.
-        classifier: The speaker head it was trained with.
-        speakers: Training speakers, in class order.
+        classifier: The speaker head it was trained with; None if it was trained without one.
+        speakers: Whom that knows, in class order: the training speakers, or for speech without labels the teacher's.
         summary: What `summary.json` holds.
         read: Which token states are the embedding; nothing where the recipe's own read-out is.
     """
@@ -49,7 +49,7 @@ class Run:
     recipe: Recipe
     recipe_text: str
     model: SpeakerModel
-    classifier: SpeakerLoss
+    classifier: SpeakerLoss | None
     speakers: list[str]
     summary: dict[str, Any]
     read: str = ""
@@ -104,29 +104,27 @@ def load_run(folder: Path) -> Run:
     if not (folder / SUMMARY).is_file():
         raise ModelFileError(f"{folder} holds an unfinished run; finish it with --resume")
     recipe = load_recipe(folder / RECIPE)
-    speakers = read_json(folder / SPEAKERS).get("speakers")
-    if not isinstance(speakers, list) or not speakers:
+    known = read_json(folder / SPEAKERS)
+    speakers, classes = known.get("speakers"), known.get("classes")
+    if not isinstance(speakers, list) or not isinstance(classes, int) or bool(speakers) != bool(classes):
         raise ModelFileError(f"{folder / SPEAKERS} names no speakers; restore the run folder or train again")
     model = SpeakerModel(recipe.model)
-    classifier = recipe.loss.build(recipe.model.embedding_dim, classes(recipe, speakers))
+    classifier = recipe.loss.build(recipe.model.embedding_dim, classes) if classes else None
     summary = read_json(folder / SUMMARY)
-    for module, name in ((model, MODEL), (classifier, CLASSIFIER)):
-        load_weights(module, folder / name, summary.get(CHECKSUMS, {}).get(name))
-    classifier.set_progress(1.0)
+    load_weights(model, folder / MODEL, summary.get(CHECKSUMS, {}).get(MODEL))
+    if classifier is not None:
+        load_weights(classifier, folder / CLASSIFIER, summary.get(CHECKSUMS, {}).get(CLASSIFIER))
+        classifier.set_progress(1.0)
+        classifier.eval()
     return Run(
         folder=folder,
         recipe=recipe,
         recipe_text=(folder / RECIPE).read_text(encoding="utf-8"),
         model=model.eval(),
-        classifier=classifier.eval(),
+        classifier=classifier,
         speakers=speakers,
         summary=summary,
     )
-
-
-def classes(recipe: Recipe, speakers: list[str]) -> int:
-    """Classes of the speaker head: each speed factor makes every speaker anew."""
-    return len(speakers) * (1 + len(recipe.data.speed_perturbation))
 
 
 def load_weights(module: nn.Module, path: Path, checksum: str | None = None) -> None:

@@ -49,8 +49,8 @@ def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def start_from(run: Run, recipe: Recipe, speakers: list[str], model: nn.Module, classifier: nn.Module) -> None:
-    """Fill a model and its classifier with the weights of a finished run.
+def start_from(run: Run, recipe: Recipe, speakers: list[str], model: nn.Module, classifier: nn.Module | None) -> None:
+    """Fill a model, and its classifier if it has one, with the weights of a finished run.
 
     Args:
         run: Where the weights are taken from.
@@ -67,6 +67,11 @@ def start_from(run: Run, recipe: Recipe, speakers: list[str], model: nn.Module, 
     if differing:
         name, before, now = differing[0]
         raise RecipeError(f"{name}: {now} given, but the run in init, {run.folder}, has {before}; give the same model")
+    if classifier is None:
+        model.load_state_dict(run.model.state_dict())
+        return
+    if run.classifier is None:
+        raise RecipeError(f"init: {run.folder} has no classifier, for its speech had no labels; give another run")
     if theirs["data"]["classes"] != ours["data"]["classes"]:
         raise RecipeError(
             f"data.classes: {ours['data']['classes']} given, but the run in init, {run.folder}, has "

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from parvox import __version__
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import Augmenter, Batch, Batches
+from parvox.distillation.contract import looks_inside
 from parvox.errors import ModelFileError, TrainingError
 from parvox.files import atomic_file, output_errors, parent_folders, refuse_overwrite
 from parvox.models import SpeakerModel
@@ -33,7 +34,7 @@ from parvox.training.checks import (
     expect_inputs_outside,
     expect_rate,
     expect_same_recipe,
-    expect_same_speakers,
+    expect_something_to_learn,
     expect_summary,
     expect_teacher_rate,
 )
@@ -41,7 +42,7 @@ from parvox.training.dev import DevScores, score_dev
 from parvox.training.engine import hardware, make_fabric
 from parvox.training.fit_frames import give_frames
 from parvox.training.log import RunLog
-from parvox.training.module import SPEAKER_TERM, TrainedModule, make_optimizer
+from parvox.training.module import TrainedModule, make_optimizer
 from parvox.training.phrase_head import build_phrase_head
 from parvox.training.recipe import Recipe
 from parvox.training.run import Run, clear_run, load_run, lock_run, refuse_foreign
@@ -51,6 +52,7 @@ from parvox.training.teacher_settings import SELF
 from parvox.training.teachers import Inputs, Teacher, load_teachers
 from parvox.training.teachers.alongside import load_alongside
 from parvox.training.teachers.average import AverageTeacher
+from parvox.training.unlabelled import classifier_for
 
 _READ_LOSS_EVERY = 10  # steps; reading a value back makes an accelerator wait
 
@@ -128,7 +130,11 @@ class Trainer:
         )
         expect_rate(recipe, self.batches.sample_rate_hz)
         self.augmenter = Augmenter(self.batches.sample_rate_hz)
-        classifier = recipe.loss.build(recipe.model.embedding_dim, self.batches.classes)
+        classifier, self.speakers, labelled = None, self.batches.speakers, self.batches.labelled
+        if labelled:
+            classifier = recipe.loss.build(recipe.model.embedding_dim, self.batches.classes)
+        else:
+            expect_something_to_learn(recipe)
         if not recipe.init:
             give_frames(model)
         else:
@@ -137,7 +143,7 @@ class Trainer:
         self.teacher: Teacher | None = None
         self.average: AverageTeacher | None = None
         alongside = load_alongside(recipe, model, self.batches.classes)
-        if distillation and distillation.teacher == SELF:
+        if distillation and distillation.teacher == SELF and classifier:
             options, speakers, device = distillation.options.average, self.batches.speakers, self.fabric.device
             self.teacher = self.average = AverageTeacher(model, classifier, options, speakers, device)
         elif distillation and not alongside:
@@ -145,7 +151,10 @@ class Trainer:
             if self.teacher.note and self.fabric.is_global_zero:
                 tqdm.write(f"      teacher {self.teacher.note}", file=sys.stderr)
             expect_teacher_rate(self.teacher, self.batches.sample_rate_hz)
-            expect_same_speakers(self.teacher, self.batches.speakers)
+            if not any(map(looks_inside, distillation.methods.values())):
+                self.teacher.show_embeddings_alone()
+            if not labelled:
+                classifier, self.speakers = classifier_for(recipe, self.teacher)
         self.module = TrainedModule(
             model,
             classifier,
@@ -155,6 +164,8 @@ class Trainer:
             alongside,
             build_phrase_head(recipe, self.batches.phrases),
             self.settings.phrase_weight,
+            speakers=self.speakers,
+            labelled=labelled,
         )
         settings = self.settings
         self.optimizer = make_optimizer(self.module, settings.optimizer, settings.learning_rate, settings.weight_decay)
@@ -173,6 +184,11 @@ class Trainer:
     def model(self) -> SpeakerModel:
         """The model in training."""
         return self.module.model
+
+    @property
+    def classes(self) -> int:
+        """Classes of the student's speaker head; 0 without one."""
+        return self.module.classifier.classes if self.module.classifier is not None else 0
 
     def fit(self, out: Path, *, resume: bool = False, overwrite: bool = False) -> None:
         """Train to the end and write the run folder.
@@ -256,15 +272,15 @@ class Trainer:
                 )
             self.wrapped_optimizer.step()
             self.wrapped_optimizer.zero_grad()
-            if self.average:
+            if self.average and self.module.classifier:
                 self.average.follow(self.model, self.module.classifier, step, fraction)
             progress.step += 1
             bar.update()
             if progress.step % _READ_LOSS_EVERY == 0 or in_epoch == self.steps_per_epoch - 1:
                 progress.epoch_sums = {name: float(value) for name, value in sums.items()}
                 self._expect_finite(progress.epoch_sums)
-                average = progress.epoch_sums[SPEAKER_TERM] / (in_epoch + 1)
-                bar.set_postfix(epoch=epoch + 1, loss=f"{average:.3f}", refresh=False)
+                term, sum_so_far = next(iter(progress.epoch_sums.items()))  # the speaker loss, where there is one
+                bar.set_postfix({"epoch": epoch + 1, term: f"{sum_so_far / (in_epoch + 1):.3f}"}, refresh=False)
                 if in_epoch < self.steps_per_epoch - 1 and self._checkpoint_due():
                     self._checkpoint(out, started)
         progress.epoch_sums["load_s"] = waited
@@ -278,7 +294,8 @@ class Trainer:
             augment = functools.partial(self.augmenter.augment_features, batch=batch, teacher=True)
             alike = self.recipe.augmentation.random_erasing_teacher == "same" or self.recipe.distillation is None
             heard = features if alike else augment(plain)
-        inputs = Inputs(waveforms, features, batch.labels, batch, teacher_features=heard, augment=augment)
+        labels = batch.labels if self.batches.labelled else None
+        inputs = Inputs(waveforms, features, labels, batch, teacher_features=heard, augment=augment)
         view = None
         if self.teacher:
             with self.fabric.autocast():
@@ -346,7 +363,7 @@ class Trainer:
                     expect_same_recipe(self.recipe, out)
                 else:
                     clear_run(out)
-                    speakers = {"speakers": self.batches.speakers, "classes": self.batches.classes}
+                    speakers = {"speakers": self.speakers, "classes": self.classes}
                     _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
                     _write_text(out / names.RECIPE, self.recipe.to_yaml())
                 if self.module.alongside:
@@ -364,7 +381,8 @@ class Trainer:
     def _save_weights(self, out: Path) -> None:
         if self.fabric.is_global_zero:
             save_tensors(out / names.MODEL, self.model.state_dict())
-            save_tensors(out / names.CLASSIFIER, self.module.classifier.state_dict())
+            if self.module.classifier is not None:
+                save_tensors(out / names.CLASSIFIER, self.module.classifier.state_dict())
 
     def _checkpoint_due(self) -> bool:
         due = time.monotonic() - self._last_checkpoint > 60 * self.settings.checkpoint_minutes
@@ -407,10 +425,11 @@ class Trainer:
     def _close(self, out: Path) -> None:
         progress = self.progress
         utterances = progress.step * self.settings.accumulate * self.recipe.data.batch_size * self.fabric.world_size
+        weights = (names.MODEL, names.CLASSIFIER) if self.classes else (names.MODEL,)
         summary = {
             "parameters": count_parameters(self.model),
             "parameters_added_for_training": self.module.added_parameters(),
-            "classes": self.batches.classes,
+            "classes": self.classes,
             "best_dev_eer": progress.best_eer if progress.best_step >= 0 else None,
             "best_step": progress.best_step if progress.best_step >= 0 else progress.step,
             "steps": progress.step,
@@ -421,11 +440,12 @@ class Trainer:
             "precision": self.precision,
             "processes": self.fabric.world_size,
             "hardware": hardware(),
+            "teacher": self.teacher.note if self.teacher else "",
             "corpus": self.corpus.info.name,
             "corpus_fingerprint": self.corpus.info.fingerprint,
             "synthetic": self.corpus.info.synthetic,
             "parvox_version": __version__,
-            names.CHECKSUMS: {name: names.file_checksum(out / name) for name in (names.MODEL, names.CLASSIFIER)},
+            names.CHECKSUMS: {name: names.file_checksum(out / name) for name in weights},
             names.EMBEDS_LIKE: self._embeds_like(),
         }
         _write_text(out / names.SUMMARY, json.dumps(summary, indent=1))

@@ -89,6 +89,9 @@ class Teacher:
         """
         return View(self.embed(inputs.waveforms), self.classifier, inputs.labels, batch=inputs.batch)
 
+    def show_embeddings_alone(self) -> None:
+        """Hear that nobody will look inside, and compute ahead what fixed weights allow."""
+
     def give_head(self, name: str, classifier: SpeakerLoss, speakers: list[str]) -> None:
         """Put a speaker head of its own in place of whatever it has.
 
@@ -98,4 +101,6 @@ class Teacher:
             speakers: Whom it knows, in class order.
         """
         self.classifier, self.speakers = classifier, speakers
-        self.side = dataclasses.replace(self.side, name=name, classes=classifier.classes)
+        self.side = dataclasses.replace(
+            self.side, name=name, classes=classifier.classes, classifier=classifier, speakers=speakers
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -24,11 +25,12 @@ class RunTeacher(Teacher):
 
     def __init__(self, run: Run, student: SpeakerModel | None, device: torch.device) -> None:
         self.model = run.model.to(device).eval().requires_grad_(False)
-        self.classifier = run.classifier.to(device).eval().requires_grad_(False)
-        self.side = Side.of(str(run.folder), self.model, self.classifier)
+        if run.classifier is not None:
+            self.classifier = run.classifier.to(device).eval().requires_grad_(False)
+            self.speakers = run.speakers
+        self.side = Side.of(str(run.folder), self.model, self.classifier, self.speakers)
         self.sample_rate_hz = run.recipe.model.features.sample_rate_hz
         self.min_samples = self.model.min_samples
-        self.speakers = run.speakers
         self.checksum = file_checksum(run.folder / MODEL)
         self._shares_features = student is not None and self.model.settings.features == student.settings.features
 
@@ -40,6 +42,11 @@ class RunTeacher(Teacher):
             ModelFileError: the folder holds no finished run.
         """
         return cls(load_run(folder), student, device)
+
+    def show_embeddings_alone(self) -> None:
+        """See `Teacher.show_embeddings_alone`."""
+        self.model = self.model.for_inference()
+        self.side = dataclasses.replace(self.side, model=None)
 
     @torch.no_grad()
     def embed(self, waveforms: Tensor) -> Tensor:

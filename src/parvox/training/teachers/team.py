@@ -48,6 +48,7 @@ class Team(Teacher):
             f"the team of {', '.join(member.side.name for member in members)}",
             embedding_dim=sizes.pop() if len(sizes) == 1 else 0,
             classes=classes.pop() if len(classes) == 1 else 0,
+            speakers=self.speakers,
         )
         self.note = "; ".join(member.note for member in members if member.note)
         if settings.combine == "confidence" and not self.side.classes:
@@ -55,6 +56,11 @@ class Team(Teacher):
                 f"distillation.team.combine: confidence given, but not all of {self.side.name} have a speaker "
                 "classifier; give those that lack one a head with parvox fit-head, or combine by mean"
             )
+
+    def show_embeddings_alone(self) -> None:
+        """See `Teacher.show_embeddings_alone`."""
+        for member in self.members:
+            member.show_embeddings_alone()
 
     def view(self, inputs: Inputs) -> View:
         """See `Teacher.view`."""
