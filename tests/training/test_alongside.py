@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_module import LABELS, inputs, make
 
+from parvox.data.random_erasing import erase
 from parvox.distillation import View
 from parvox.distillation.embedding import EmbeddingSettings
 from parvox.distillation.label import LabelSettings
@@ -100,6 +101,31 @@ def test_each_hears_its_own_features():
     both = Inputs(given.waveforms, given.features, LABELS, teacher_features=others.features)
     assert module(both)[1]["teacher_speaker"] == module(others)[1]["teacher_speaker"]
     assert module(both)[1]["speaker"] == module(given)[1]["speaker"]
+
+
+@pytest.mark.parametrize("hears", ["same", "own", "plain"])
+def test_what_a_recipe_has_each_hear(recipe, hears, monkeypatch):
+    options = {"random_erasing_probability": 1.0, "random_erasing_fill": "mean", "random_erasing_teacher": hears}
+    augmentation = dataclasses.replace(recipe.augmentation, **options)
+    trainer = Trainer(dataclasses.replace(recipe, augmentation=augmentation))
+    batch = next(trainer.batches.epoch(0))
+    seen = []
+    monkeypatch.setattr(trainer, "wrapped", lambda inputs, view, fraction: seen.append(inputs) or (0, {}))
+    trainer._loss(batch, 0.0)
+    features, _ = trainer.model.extract_features(batch.waveforms)
+    assert torch.equal(seen[0].features, erase(features, None, batch.erasing, augmentation.random_erasing))
+    heard = {"same": seen[0].features, "plain": features, "own": None}[hears]
+    if heard is None:
+        heard = erase(features, None, batch.teacher_erasing, augmentation.random_erasing)
+        assert (heard != seen[0].features).any()
+    assert torch.equal(seen[0].teacher_features, heard)
+    teacher = trainer.module.alongside.model  # of another front end: the same part of its own features is erased
+    own, _ = teacher.extract_features(batch.waveforms)
+    changed = (seen[0].own_features(teacher) != own).float().mean((1, 2))
+    if hears == "plain":
+        assert changed.max() == 0
+    else:
+        torch.testing.assert_close(changed, (heard != features).float().mean((1, 2)), atol=0.05, rtol=0)
 
 
 def test_looking_again_moves_nothing_and_tells_gradients_of_features():

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from parvox.errors import CorpusError, RecipeError, TrainingError
+from parvox.errors import CorpusError, ParvoxError, RecipeError
 from parvox.training.recipe import load_recipe
 from parvox.training.run import load_run
 from parvox.training.trainer import Trainer, train
@@ -31,7 +31,7 @@ def test_pairs_are_the_classes_of_the_run_and_of_its_student(recipe, tmp_path):
     learnt = ["--distillation.teacher", str(teacher.folder), "--distillation.label.weight", "1"]
     student = train(recipe(*pairs, *learnt), tmp_path / "student")
     assert load_run(student.folder).speakers == teacher.speakers
-    with pytest.raises(TrainingError, match="knows 18 speakers and the corpus has 6"):
+    with pytest.raises(ParvoxError, match="knows 18 speakers and the corpus has 6"):
         Trainer(recipe(*learnt))
     with pytest.raises(RecipeError, match="data.classes: speaker given, but the run in init, .* has speaker_phrase"):
         Trainer(recipe("--init", str(teacher.folder)))
