@@ -3,9 +3,9 @@
 import csv
 
 import pytest
-from rows import Rows, markdown
 
 from parvox.errors import ParvoxError
+from rows import Rows, markdown
 
 
 def test_rows_outlive_the_process_and_replace_their_like(tmp_path):
