@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ def evaluate(
     keep_duplicates: bool = False,
     enrolments: Path | None = None,
     enrolment: Literal["mean", "scores", "quality"] = "mean",
+    enrol_with: Path | None = None,
     text_dependent: bool = False,
     backend: Literal["cosine", "plda"] = "cosine",
     plda_from: Path | None = None,
@@ -41,6 +43,7 @@ def evaluate(
     threads: int = 1,
     device: str | None = None,
     workers: int | None = None,
+    processes: int = 1,
     title: str = "Speaker verification report",
     overwrite: bool = False,
     json: bool = False,
@@ -49,9 +52,11 @@ def evaluate(
 
     For example: parvox evaluate prepared --models student.onnx runs/teacher --out report
 
+    For several GPUs or machines start it with torchrun: all embed, the first scores and reports.
+
     Args:
         corpus: Prepared corpus, a folder written by parvox prepare.
-        models: Model files and run folders.
+        models: Model files, run folders, and files of embeddings (.npz) written by parvox embed.
         out: Folder for report.html, results.json and results.csv; nothing is written without it.
         split: Whose utterances and trials: train, dev or test.
         trials: A trial list in VoxCeleb's format ('1 enrol-id test-id') instead of the split's own.
@@ -60,6 +65,8 @@ def evaluate(
         enrolments: A list of lines 'voice-id utterance-id ...'; the trials' first sides then name voices.
         enrolment: How several utterances become one voice: mean of embeddings, mean of scores, or weighted by
             duration.
+        enrol_with: Another model for the enrolment sides, such as the teacher of a student that was trained to give
+            its embeddings.
         text_dependent: The same speaker saying another text is a non-target; results by kind of trial.
         backend: cosine, or plda fitted on the training split.
         plda_from: Another prepared corpus to fit plda on; it is then adapted to this one's training split.
@@ -84,6 +91,7 @@ def evaluate(
         threads: Threads for model files.
         device: Where run folders compute (cpu, cuda); a GPU if there is one.
         workers: Loading processes; chosen by the processors at hand by default.
+        processes: Processes of this machine that embed, each with the model in memory.
         title: Of the report.
         overwrite: Replace an existing out folder.
         json: Print the results as one JSON object.
@@ -93,6 +101,7 @@ def evaluate(
     from parvox.corpora.prepared import PreparedCorpus
     from parvox.evaluation.embeddings import default_cache
     from parvox.evaluation.evaluate import evaluate as run
+    from parvox.evaluation.ranks import Ranks
     from parvox.evaluation.report import RESULTS, write_folder
     from parvox.evaluation.results import finite
     from parvox.files import refuse_overwrite
@@ -101,18 +110,23 @@ def evaluate(
         raise ParvoxError("no model given; name one or more with --models, model files or run folders")
     if out is not None:
         refuse_overwrite(out, overwrite, holds=RESULTS)  # before the work
+    ranks = Ranks.join(device)
+    with contextlib.nullcontext() if ranks is None else ranks.together():
+        prepared = PreparedCorpus.load(corpus)
+        other = None if plda_from is None else PreparedCorpus.load(plda_from)
     evaluation = run(
         models,
-        PreparedCorpus.load(corpus),
+        prepared,
         split=split,
         trials=trials,
         all_pairs=all_pairs,
         keep_duplicates=keep_duplicates,
         enrolments=enrolments,
         enrolment=enrolment,
+        enrol_with=enrol_with,
         text_dependent=text_dependent,
         backend=backend,
-        plda_from=None if plda_from is None else PreparedCorpus.load(plda_from),
+        plda_from=other,
         mean=mean,
         normalisation=normalisation,
         top_k=top_k,
@@ -129,8 +143,10 @@ def evaluate(
         seed=seed,
         cache=None if no_cache else cache or default_cache(),
         threads=threads,
-        device=device,
+        device=device if ranks is None else ranks.device,
         workers=workers,
+        processes=processes,
+        ranks=ranks,
     )
     if out is not None:
         write_folder(out, evaluation, title=title, overwrite=overwrite)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvox.errors import AudioError, CorpusError, ModelFileError, TrialError
+from parvox.evaluation.ranks import Ranks, embed_in_processes
 from parvox.evaluation.system import System
 from parvox.files import atomic_file, output_errors
 from parvox.progress import progress
@@ -68,13 +69,14 @@ class EmbeddingCache:
     Args:
         folder: The folder for all models.
         system: The model.
+        read: Whether to look for what is there, or only to add to it.
     """
 
-    def __init__(self, folder: Path, system: System) -> None:
+    def __init__(self, folder: Path, system: System, *, read: bool = True) -> None:
         self.folder = Path(folder) / system.key[:32]
         self._dim = system.embedding_dim
         self._found: dict[bytes, NDArray[np.float32]] = {}
-        for path in sorted(self.folder.glob("*.npz")):
+        for path in sorted(self.folder.glob("*.npz")) if read else ():
             try:
                 with np.load(path, allow_pickle=False) as arrays:
                     keys, matrix = arrays["keys"], arrays["embeddings"]
@@ -127,15 +129,22 @@ def embed_cuts(
     *,
     cache: Path | None = None,
     workers: int | None = None,
+    processes: int = 1,
+    ranks: Ranks | None = None,
     what: str = "utterances",
 ) -> Embeddings:
     """Embed whole utterances, those of like length together.
+
+    What is done is kept from time to time, so that an interrupted call goes on where it was.
 
     Args:
         system: The model.
         cuts: Lhotse cuts; an id that comes twice is embedded once.
         cache: Folder of an `EmbeddingCache`; nothing is kept without one.
         workers: Loading processes; chosen by the processors at hand if None.
+        processes: Processes of this machine that embed; with more than one, none are needed to load.
+        ranks: The processes that torchrun started; each embeds its share, and all get the whole. Then all must make
+            the same calls.
         what: What they are, for the progress bar and messages.
 
     Returns:
@@ -149,39 +158,82 @@ def embed_cuts(
     by_id = {cut.id: cut for cut in cuts}
     if not by_id:
         raise CorpusError(f"no {what} to embed; expected at least one")
+    if system.stored is not None:
+        return Embeddings(list(by_id), system.stored.find(list(by_id.values())), system.fingerprint)
     for cut in by_id.values():
         _check(cut, system)
-    matrix = np.empty((len(by_id), system.embedding_dim), np.float32)
-    row = {utterance: index for index, utterance in enumerate(by_id)}
-    kept = None if cache is None else EmbeddingCache(cache, system)
-    keys: dict[str, bytes] = {}
-    missing = list(by_id)
-    if kept is not None:
+    kept = None if cache is None else EmbeddingCache(cache, system, read=ranks is None or ranks.first)
+    made = _Making(system, list(by_id.values()), kept, what)
+    if ranks is None:
+        made.look_up()
+        made.embed(made.missing, workers, processes)
+        return made.result()
+    made.keys, missing = ranks.tell(lambda: (made.look_up(), [cut.id for cut in made.missing]))
+    mine = ranks.share([by_id[utterance] for utterance in missing])
+    for ids, matrix in ranks.gather(lambda: made.embed(mine, workers, 1)):
+        made.fill(ids, matrix)
+    return made.result()
+
+
+class _Making:
+    """Embeddings of some utterances in the making."""
+
+    def __init__(self, system: System, cuts: Sequence[Cut], kept: EmbeddingCache | None, what: str) -> None:
+        self._system, self._cuts, self._kept, self._what = system, cuts, kept, what
+        self._matrix = np.empty((len(cuts), system.embedding_dim), np.float32)
+        self._row = {cut.id: index for index, cut in enumerate(cuts)}
+        self.keys: dict[str, bytes] = {}
+        self.missing = list(cuts)
+
+    def look_up(self) -> dict[str, bytes]:
+        """Take what is kept, and see what is missing; the content key of every utterance."""
+        if self._kept is None:
+            return {}
         hashes: dict[str, bytes] = {}
-        for cut in progress(by_id.values(), f"{system.name}: look up {what}", unit="utterance"):
-            keys[cut.id] = content_key(cut, hashes)
-        missing = []
-        for utterance, key in keys.items():
-            found = kept.get(key)
+        self.missing = []
+        for cut in progress(self._cuts, f"{self._system.name}: look up {self._what}", unit="utterance"):
+            self.keys[cut.id] = content_key(cut, hashes)
+            found = self._kept.get(self.keys[cut.id])
             if found is None:
-                missing.append(utterance)
+                self.missing.append(cut)
             else:
-                matrix[row[utterance]] = found
-    done: list[str] = []
-    saved_at = time.monotonic()
-    if missing:
-        embedded = _embed(system, [by_id[utterance] for utterance in missing], workers)
-        for utterance, embedding in progress(
-            embedded, f"{system.name}: embed {what}", total=len(missing), unit="utterance"
-        ):
-            matrix[row[utterance]] = embedding
-            done.append(utterance)
-            if kept is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
-                kept.add([keys[each] for each in done], matrix[[row[each] for each in done]])
-                done, saved_at = [], time.monotonic()
-    if kept is not None and done:
-        kept.add([keys[each] for each in done], matrix[[row[each] for each in done]])
-    return Embeddings(list(by_id), matrix, system.fingerprint)
+                self._matrix[self._row[cut.id]] = found
+        return self.keys
+
+    def embed(self, cuts: Sequence[Cut], workers: int | None, processes: int) -> tuple[list[str], NDArray[np.float32]]:
+        """Embed some of them, and keep them; ids and embeddings (utterances, embedding_dim)."""
+        if not cuts:
+            return [], self._matrix[:0]
+        embedded = (
+            embed_in_processes(self._system, cuts, processes)
+            if processes > 1
+            else embed_directly(self._system, cuts, workers)
+        )
+        ids: list[str] = []
+        saved, saved_at = 0, time.monotonic()
+        bar = progress(embedded, f"{self._system.name}: embed {self._what}", total=len(cuts), unit="utterance")
+        try:
+            for utterance, embedding in bar:
+                self._matrix[self._row[utterance]] = embedding
+                ids.append(utterance)
+                if time.monotonic() - saved_at > _SAVE_EVERY_S:
+                    self._keep(ids[saved:])
+                    saved, saved_at = len(ids), time.monotonic()
+        finally:
+            self._keep(ids[saved:])
+        return ids, self._matrix[[self._row[each] for each in ids]]
+
+    def fill(self, ids: Sequence[str], matrix: NDArray[np.float32]) -> None:
+        """Take embeddings that another process made."""
+        self._matrix[[self._row[each] for each in ids]] = matrix
+
+    def result(self) -> Embeddings:
+        """All of them."""
+        return Embeddings(list(self._row), self._matrix, self._system.fingerprint)
+
+    def _keep(self, ids: Sequence[str]) -> None:
+        if self._kept is not None and ids:
+            self._kept.add([self.keys[each] for each in ids], self._matrix[[self._row[each] for each in ids]])
 
 
 def content_key(cut: Cut, hashes: dict[str, bytes] | None = None) -> bytes:
@@ -212,7 +264,14 @@ def content_key(cut: Cut, hashes: dict[str, bytes] | None = None) -> bytes:
     return hashlib.sha256(hashes[path] + part.encode()).digest()
 
 
-def _embed(system: System, cuts: list[Cut], workers: int | None) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def embed_directly(
+    system: System, cuts: Sequence[Cut], workers: int | None = None
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Embed utterances in this process: id and embedding (embedding_dim,) of each, the longest first.
+
+    Raises:
+        ParvoxError: a recording cannot be read, or the model is broken.
+    """
     from parvox.data import iterate_utterances
 
     for batch in iterate_utterances(cuts, workers=workers):

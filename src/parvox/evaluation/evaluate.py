@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from parvox.evaluation.enrolment import Enrolment
 from parvox.evaluation.groups import DURATION, Groups, column_values, columns, group_trials
 from parvox.evaluation.normalisation import Normalisation
 from parvox.evaluation.questions import Questions, load_questions
+from parvox.evaluation.ranks import Ranks
 from parvox.evaluation.results import Evaluation
 from parvox.evaluation.score_evaluation import (
     About,
@@ -22,8 +24,9 @@ from parvox.evaluation.score_evaluation import (
     choose_thresholds,
     evaluate_scores,
 )
-from parvox.evaluation.scorer import Backend, Mean, Scored, Scorer, ScoringSettings, SideInformation
-from parvox.evaluation.system import load_systems
+from parvox.evaluation.scorer import Backend, Scored, Scorer, ScoringSettings, SideInformation
+from parvox.evaluation.side import Mean
+from parvox.evaluation.system import load_system, load_systems
 
 if TYPE_CHECKING:
     from parvox.corpora.prepared import PreparedCorpus
@@ -43,6 +46,7 @@ def evaluate(
     keep_duplicates: bool = False,
     enrolments: Path | None = None,
     enrolment: Enrolment = "mean",
+    enrol_with: Path | None = None,
     text_dependent: bool = False,
     backend: Backend = "cosine",
     plda_from: PreparedCorpus | None = None,
@@ -64,12 +68,14 @@ def evaluate(
     threads: int = 1,
     device: str | None = None,
     workers: int | None = None,
+    processes: int = 1,
+    ranks: Ranks | None = None,
     names: Sequence[str] | None = None,
 ) -> Evaluation:
     """Evaluate models on the trials of a corpus.
 
     Args:
-        models: Model files and run folders.
+        models: Model files, run folders, and embeddings made before by `parvox embed`.
         corpus: What to evaluate on.
         split: Whose utterances and trials.
         trials: A trial list in VoxCeleb's format instead of the split's own.
@@ -77,6 +83,8 @@ def evaluate(
         keep_duplicates: Count trials twice that stand twice in the list, instead of refusing it.
         enrolments: A list of voices and their utterances; the trials' first sides then name voices.
         enrolment: How several enrolment utterances become one voice.
+        enrol_with: Another model for the enrolment sides of all trials, such as the teacher of a student that was
+            trained to give its embeddings.
         text_dependent: The same speaker saying another text is a non-target.
         backend: Cosine, or PLDA fitted on the corpus's training utterances.
         plda_from: Another corpus to fit PLDA on; it is then adapted to the training utterances of this one, without
@@ -102,6 +110,8 @@ def evaluate(
         threads: Threads for model files.
         device: Where run folders compute, as PyTorch names it.
         workers: Loading processes.
+        processes: Processes of this machine that embed.
+        ranks: The processes that torchrun started. They share the embedding; then all but the first end.
         names: What to call the models, if not by their paths.
 
     Raises:
@@ -124,33 +134,54 @@ def evaluate(
         top_k=top_k,
         enrolment=enrolment,
     )
-    _check_tuning(split, tune, calibrate, side)
-    questions = load_questions(
-        corpus,
-        split,
-        trials,
-        enrolments,
-        all_pairs=all_pairs,
-        keep_duplicates=keep_duplicates,
-        text_dependent=text_dependent,
-    )
-    groups = _groups(questions, by)
-    tuning = None if tune is None else load_questions(corpus, tune, text_dependent=text_dependent)
-    if tuning is not None:
-        _check_strangers(tuning, questions)
-    systems = load_systems(models, threads=threads, device=device)
-    labels = [system.name for system in systems] if names is None else list(names)
-    if len(labels) != len(systems) or len(set(labels)) != len(labels):
-        raise TrialError(f"names {labels} given for {len(systems)} models; expected as many, all different")
+    with contextlib.nullcontext() if ranks is None else ranks.together():
+        _check_tuning(split, tune, calibrate, side)
+        questions = load_questions(
+            corpus,
+            split,
+            trials,
+            enrolments,
+            all_pairs=all_pairs,
+            keep_duplicates=keep_duplicates,
+            text_dependent=text_dependent,
+        )
+        groups = _groups(questions, by)
+        tuning = None if tune is None else load_questions(corpus, tune, text_dependent=text_dependent)
+        if tuning is not None:
+            _check_strangers(tuning, questions)
+        systems = load_systems(models, threads=threads, device=device)
+        enrolling = None if enrol_with is None else load_system(enrol_with, threads=threads, device=device)
+        labels = [system.name for system in systems] if names is None else list(names)
+        if len(labels) != len(systems) or len(set(labels)) != len(labels):
+            raise TrialError(f"names {labels} given for {len(systems)} models; expected as many, all different")
+        asked = [questions] if tuning is None else [questions, tuning]
+        scorers = {}
+        for name, system in zip(labels, systems, strict=True):
+            with _named(name):
+                scorers[name] = Scorer(
+                    system,
+                    corpus,
+                    scoring,
+                    enrol_with=enrolling,
+                    cache=cache,
+                    workers=workers,
+                    processes=processes,
+                    ranks=ranks,
+                )
+                for each in asked:
+                    scorers[name].check(each, side)
+    if ranks is not None:
+        for name, scorer in scorers.items():
+            with _named(name):
+                scorer.embed(*asked)
+        ranks.end_others()
     scores, words, tuned = {}, {}, {}
-    for name, system in zip(labels, systems, strict=True):
-        try:
-            scorer = Scorer(system, corpus, scoring, cache=cache, workers=workers)
+    for name in labels:
+        with _named(name):
+            scorer = scorers.pop(name)  # and its embeddings go
             scored = scorer.score(questions, side)
             if tuning is not None:
                 tuned[name], scored = _tune(scorer, tuning, scored, settings, calibrate, side)
-        except TrialError as error:
-            raise TrialError(f"{name}: {error}") from error
         scores[name], words[name] = scored.scores, scored.words
     about = About(
         corpus=corpus.info.name,
@@ -165,6 +196,15 @@ def evaluate(
     return evaluate_scores(
         scores, questions.trials, questions.speakers, settings, about=about, groups=groups, tuned=tuned
     )
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put a system's name before what is wrong with its trials."""
+    try:
+        yield
+    except TrialError as error:
+        raise TrialError(f"{name}: {error}") from error
 
 
 def _tune(

@@ -11,18 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvox.errors import TrialError
-from parvox.evaluation.embeddings import Embeddings, embed_cuts
+from parvox.evaluation.embeddings import Embeddings
 from parvox.evaluation.enrolment import Enrolment, enrol_voices
-from parvox.evaluation.normalisation import (
-    Normalisation,
-    check_cohort,
-    cohort_statistics,
-    normalise_scores,
-    speaker_means,
-)
+from parvox.evaluation.normalisation import Normalisation, cohort_statistics, normalise_scores
 from parvox.evaluation.plda import Plda, fit_plda
 from parvox.evaluation.questions import ALL, Questions
-from parvox.evaluation.scoring import normalise, pair_products
+from parvox.evaluation.ranks import Ranks, check_processes
+from parvox.evaluation.scoring import pair_products
+from parvox.evaluation.side import TRAIN, Mean, Side, Ways
 from parvox.evaluation.system import System
 
 if TYPE_CHECKING:
@@ -30,12 +26,8 @@ if TYPE_CHECKING:
 
     from parvox.corpora.prepared import PreparedCorpus
 
-Mean = Literal["model", "train", "none"]
 SideInformation = Literal["duration", "enrolments", "cohort"]
 Backend = Literal["cosine", "plda"]
-
-_MEAN_UTTERANCES = 2000
-_TRAIN = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +72,14 @@ class Scorer:
         system: The model.
         corpus: Whose training split gives mean and cohort.
         settings: How to compare.
+        enrol_with: Another model for the enrolment sides, whose embeddings may be compared with those of `system`.
         cache: Folder to keep embeddings in.
         workers: Loading processes.
+        processes: Processes of this machine that embed.
+        ranks: The processes that torchrun started.
+
+    Raises:
+        TrialError: the settings do not go together, or the two models' embeddings may not be compared.
     """
 
     def __init__(
@@ -90,14 +88,44 @@ class Scorer:
         corpus: PreparedCorpus,
         settings: ScoringSettings,
         *,
+        enrol_with: System | None = None,
         cache: Path | None = None,
         workers: int | None = None,
+        processes: int = 1,
+        ranks: Ranks | None = None,
     ) -> None:
+        check_processes(processes)
+        if settings.backend == "plda" and settings.normalisation != "none":
+            raise TrialError(f"PLDA with {settings.normalisation} asked for; PLDA scores need no cohort: give none")
         self.system, self.corpus, self.settings = system, corpus, settings
-        self._cache, self._workers = cache, workers
-        self._mean: tuple[NDArray[np.float32] | None, str] | None = None
-        self._cohort: Embeddings | None = None
+        ways = Ways(cache=cache, workers=workers, processes=processes, ranks=ranks)
+        self._test = Side(system, corpus, settings.mean, ways)
+        self._enrol = self._test
+        if enrol_with is not None and enrol_with.key != system.key:
+            _check_comparable(enrol_with, system, settings)
+            self._enrol = Side(enrol_with, corpus, settings.mean, ways)
+        self._source = self._test
+        if settings.backend == "plda" and settings.plda_from is not None:
+            self._source = Side(system, settings.plda_from, settings.mean, ways)
         self._plda: tuple[Plda, str] | None = None
+
+    def embed(self, *questions: Questions) -> None:
+        """Embed everything that the scores of these questions will need.
+
+        Raises:
+            ParvoxError: an utterance cannot be embedded.
+        """
+        for test in (True, False):
+            side = self._test if test else self._enrol
+            if test or side is not self._test:
+                side.embeddings([cut for each in questions for cut in self._cuts(each, test)])
+        if self.settings.backend == "plda":
+            self._source.train()
+            self._test.train()
+        for side in dict.fromkeys((self._test, self._enrol)):
+            if self.settings.normalisation != "none":
+                side.train()
+            _ = side.subtracted
 
     def score(self, questions: Questions, side: Sequence[SideInformation] = ()) -> Scored:
         """Answer the questions.
@@ -111,58 +139,89 @@ class Scorer:
         Raises:
             ParvoxError: a recording, the cohort or the settings cannot be used; the message says why.
         """
-        settings = self.settings
-        uses_train = settings.mean == "train" or settings.normalisation != "none" or settings.backend == "plda"
-        if questions.split in (_TRAIN, ALL) and uses_train:
-            raise TrialError(
-                "mean, cohort or PLDA from the training split, and trials of the training split: they would know the "
-                "very speakers they are tried on; choose another split"
-            )
-        if settings.backend == "plda":
+        self.check(questions, side)
+        if self.settings.backend == "plda":
             return self._plda_scores(questions, side)
-        mean, words = self._subtracted()
-        embeddings = embed_cuts(self.system, questions.cuts.values(), cache=self._cache, workers=self._workers)
-        unit = normalise(embeddings, mean)
-        trials = questions.trials
-        right, test = unit, self._rows(embeddings, trials.ids, trials.test)
-        if questions.enrolments is None:
-            left, enrol = unit, self._rows(embeddings, trials.ids, trials.enrol)
-        else:
-            seconds = {name: cut.duration for name, cut in questions.cuts.items()}
-            left = enrol_voices(unit, embeddings, questions.enrolments, self.settings.enrolment, seconds)
-            enrol = _places(list(questions.enrolments.voices), trials.ids)[trials.enrol]
-            words += f", several enrolment utterances by {self.settings.enrolment}"
+        kind = self.settings.normalisation
+        left, enrol, right, test, words = self._sides(questions)
         scores = pair_products(left, right, enrol, test)
         found = _side_information(questions, side)
-        kind = self.settings.normalisation
         if kind != "none":
-            cohort = self._cohort_of(questions.speakers.names, mean)
-            members = normalise(cohort)
             nearest = self.settings.top_k if kind == "asnorm" else None
-            right_statistics = cohort_statistics(right, members, nearest)
-            left_statistics = right_statistics if left is right else cohort_statistics(left, members, nearest)
+            # Each side meets the cohort as the other side would: enrolments meet test utterances, and the reverse.
+            members = self._test.cohort(questions.speakers.names)
+            left_statistics = cohort_statistics(left, members, nearest)
+            if left is right:
+                right_statistics = left_statistics
+            else:
+                enrolled = self._enrol.cohort(questions.speakers.names)
+                right_statistics = cohort_statistics(right, enrolled, nearest)
             scores = normalise_scores(scores, enrol, test, left_statistics, right_statistics, kind)
             words += f", {kind} against {len(members):,} training speakers"
             words += f", nearest {min(self.settings.top_k, len(members))}" if kind == "asnorm" else ""
             if "cohort" in side:
                 found["cohort"] = (left_statistics.mean[enrol] + right_statistics.mean[test]).astype(np.float64) / 2
-        elif "cohort" in side:
-            raise TrialError("side information 'cohort' asked for without score normalisation; add asnorm or snorm")
         return Scored(scores, found, words)
 
-    def _plda_scores(self, questions: Questions, side: Sequence[SideInformation]) -> Scored:
-        if self.settings.normalisation != "none":
+    def check(self, questions: Questions, side: Sequence[SideInformation] = ()) -> None:
+        """Refuse what cannot be answered, before anything is embedded.
+
+        Args:
+            questions: The trials.
+            side: Side information wanted; see `score`.
+
+        Raises:
+            TrialError: the settings, the trials and the side information do not go together.
+        """
+        settings = self.settings
+        uses_train = settings.mean == TRAIN or settings.normalisation != "none" or settings.backend == "plda"
+        if questions.split in (TRAIN, ALL) and uses_train:
             raise TrialError(
-                f"PLDA with {self.settings.normalisation} asked for; PLDA scores need no cohort: give none"
+                "mean, cohort or PLDA from the training split, and trials of the training split: they would know the "
+                "very speakers they are tried on; choose another split"
             )
-        if "cohort" in side:
+        if "cohort" in side and settings.backend == "plda":
             raise TrialError("side information 'cohort' asked for with PLDA, which has no cohort; leave it out")
-        plda, words = self._fitted_plda()
-        embeddings = embed_cuts(self.system, questions.cuts.values(), cache=self._cache, workers=self._workers)
-        trials, voices = questions.trials, None
-        test = self._rows(embeddings, trials.ids, trials.test)
+        if "cohort" in side and settings.normalisation == "none":
+            raise TrialError("side information 'cohort' asked for without score normalisation; add asnorm or snorm")
+
+    def _sides(
+        self, questions: Questions
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], str]:
+        """Vectors of the enrolment sides and each trial's row, the same of the test sides, and how they were made."""
+        trials, words = questions.trials, self._test.subtracted[1]
+        embeddings = self._test.embeddings(self._cuts(questions, test=True))
+        right, test = self._test.unit(embeddings), _rows(embeddings, trials.ids, trials.test)
+        enrolling, left = embeddings, right
+        if self._enrol is not self._test:
+            enrolling = self._enrol.embeddings(self._cuts(questions, test=False))
+            left = self._enrol.unit(enrolling)
+            words += f", enrolled with {self._enrol.system.name}"
         if questions.enrolments is None:
-            enrol = self._rows(embeddings, trials.ids, trials.enrol)
+            return left, _rows(enrolling, trials.ids, trials.enrol), right, test, words
+        seconds = {name: cut.duration for name, cut in questions.cuts.items()}
+        left = enrol_voices(left, enrolling, questions.enrolments, self.settings.enrolment, seconds)
+        enrol = _places(list(questions.enrolments.voices), trials.ids)[trials.enrol]
+        return left, enrol, right, test, f"{words}, several enrolment utterances by {self.settings.enrolment}"
+
+    def _cuts(self, questions: Questions, test: bool) -> list[Cut]:
+        """The utterances of one side; of both where one model embeds both."""
+        if self._enrol is self._test:
+            return list(questions.cuts.values())
+        ids = [
+            questions.trials.ids[row] for row in np.unique(questions.trials.test if test else questions.trials.enrol)
+        ]
+        if not test and questions.enrolments is not None:
+            ids = questions.enrolments.utterances()
+        return [questions.cuts[name] for name in ids]
+
+    def _plda_scores(self, questions: Questions, side: Sequence[SideInformation]) -> Scored:
+        plda, words = self._fitted_plda()
+        embeddings = self._test.embeddings(questions.cuts.values())
+        trials, voices = questions.trials, None
+        test = _rows(embeddings, trials.ids, trials.test)
+        if questions.enrolments is None:
+            enrol = _rows(embeddings, trials.ids, trials.enrol)
         else:
             voices = [embeddings.rows(utterances) for utterances in questions.enrolments.voices.values()]
             enrol = _places(list(questions.enrolments.voices), trials.ids)[trials.enrol]
@@ -171,49 +230,39 @@ class Scorer:
 
     def _fitted_plda(self) -> tuple[Plda, str]:
         if self._plda is None:
-            source = self.settings.plda_from or self.corpus
-            cuts = list(source.cuts(_TRAIN))
-            plda = fit_plda(self._train(cuts).matrix, [cut.supervisions[0].speaker for cut in cuts])
-            words = f"PLDA fitted on {len(cuts):,} training utterances of {source.info.name}"
-            if self.settings.plda_from is not None:
-                own = list(self.corpus.cuts(_TRAIN))
-                plda = plda.adapted(self._train(own).matrix)
+            cuts, embeddings = self._source.train()
+            plda = fit_plda(embeddings.matrix, [cut.supervisions[0].speaker for cut in cuts])
+            words = f"PLDA fitted on {len(cuts):,} training utterances of {self._source.corpus.info.name}"
+            if self._source is not self._test:
+                own, known = self._test.train()
+                plda = plda.adapted(known.matrix)
                 words += f", adapted to {len(own):,} of {self.corpus.info.name}"
             self._plda = plda, words
         return self._plda
 
-    def _rows(self, embeddings: Embeddings, ids: Sequence[str], column: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Where the utterances of one side stand in the embeddings."""
-        used = np.unique(column)
-        rows = np.zeros(len(ids), np.int32)
-        rows[used] = embeddings.rows([ids[row] for row in used])
-        return rows[column]
 
-    def _subtracted(self) -> tuple[NDArray[np.float32] | None, str]:
-        """The mean to subtract, and how to say so."""
-        if self._mean is None:
-            words = "cosine"
-            mean = None
-            if self.settings.mean == "model" and self.system.mean is not None:
-                mean, words = self.system.mean, "cosine, the model's mean subtracted"
-            elif self.settings.mean == "train":
-                cuts = _spread(list(self.corpus.cuts(_TRAIN)), _MEAN_UTTERANCES)
-                mean = self._train(cuts).matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
-                words = f"cosine, mean of {len(cuts):,} training utterances subtracted"
-            self._mean = mean, words
-        return self._mean
+def _check_comparable(enrol: System, test: System, settings: ScoringSettings) -> None:
+    """Refuse to enrol with one model and test with another whose embeddings mean something else."""
+    if settings.backend == "plda":
+        raise TrialError("PLDA asked for with another model to enrol; it takes one model for both sides: use cosine")
+    if enrol.embedding_dim != test.embedding_dim:
+        raise TrialError(
+            f"{enrol.name} gives embeddings of {enrol.embedding_dim} numbers, {test.name} of {test.embedding_dim}: "
+            "they cannot be compared; expected models with embeddings of one size"
+        )
+    if not enrol.goes_with(test):
+        raise TrialError(
+            f"embeddings of {enrol.name} and of {test.name} may not be compared: neither was trained to give the "
+            "other's; expected a student of that very teacher, by embedding-level distillation without a projector"
+        )
 
-    def _cohort_of(self, speakers: Sequence[str], mean: NDArray[np.float32] | None) -> Embeddings:
-        if self._cohort is None:
-            cuts = list(self.corpus.cuts(_TRAIN))
-            speaker_of = {cut.id: cut.supervisions[0].speaker for cut in cuts}
-            check_cohort(list(speaker_of.values()), speakers)
-            self._cohort = speaker_means(self._train(cuts), speaker_of, mean)
-        check_cohort(list(self._cohort.ids), speakers)
-        return self._cohort
 
-    def _train(self, cuts: Sequence[Cut]) -> Embeddings:
-        return embed_cuts(self.system, cuts, cache=self._cache, workers=self._workers, what="training utterances")
+def _rows(embeddings: Embeddings, ids: Sequence[str], column: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Where the utterances of one side stand in the embeddings."""
+    used = np.unique(column)
+    rows = np.zeros(len(ids), np.int32)
+    rows[used] = embeddings.rows([ids[row] for row in used])
+    return rows[column]
 
 
 def _places(voices: Sequence[str], ids: Sequence[str]) -> NDArray[np.int32]:
@@ -230,9 +279,3 @@ def _side_information(questions: Questions, side: Sequence[SideInformation]) -> 
     if "enrolments" in side:
         found["log_enrolments"] = np.log(questions.enrol_count)
     return found
-
-
-def _spread(cuts: list[Cut], most: int) -> list[Cut]:
-    if len(cuts) <= most:
-        return cuts
-    return [cuts[row] for row in np.linspace(0, len(cuts) - 1, most).astype(int)]

@@ -1,4 +1,4 @@
-"""What is evaluated: a model file or a run folder, behind one face."""
+"""What is evaluated: a model file, a run folder or embeddings made before, behind one face."""
 
 from __future__ import annotations
 
@@ -13,36 +13,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvox import __version__
-from parvox.errors import ModelFileError, ParvoxError
+from parvox.errors import ModelFileError, ParvoxError, TrialError
+from parvox.evaluation.stored import StoredEmbeddings
 
 EmbedBatch = Callable[[NDArray[np.float32], NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A model that embeds.
+    """A model that embeds, or the embeddings that one has made.
 
     Attributes:
         name: For tables and pictures.
         path: Where it came from.
-        kind: "model file" or "run folder".
-        precision: "fp32" or "int8".
+        kind: "model file", "run folder" or "embeddings".
+        precision: "fp32" or "int8"; empty for embeddings.
         key: SHA-256 of everything its embeddings depend on; what they are cached under.
         fingerprint: SHA-256 of the fp32 weights; embeddings of equal fingerprints may be compared.
-        sample_rate_hz: The rate it listens at.
-        min_samples: The fewest samples it accepts.
+        sample_rate_hz: The rate it listens at; 0 for embeddings.
+        min_samples: The fewest samples it accepts; 0 for embeddings.
         embedding_dim: Size of its embeddings.
-        parameters: Weights, the front end's constants left out.
+        parameters: Weights, the front end's constants left out; 0 for embeddings.
         macs_1s: Multiply-accumulates for one second; None where it is not known.
-        file_bytes: Size on disk; None for a run folder.
+        file_bytes: Size on disk of a model file, else None.
         mean: (embedding_dim,) that it wants subtracted before scoring, or None.
         synthetic: Whether it learned from synthetic voices; None where it is not known.
         embed: Padded waveforms (batch, samples), valid samples (batch,) and names to embeddings (batch, dim).
+        compatible_with: Fingerprints of other models whose embeddings may be compared with its own.
+        threads: Threads of a model file's session.
+        device: Where a run folder computes.
+        stored: The embeddings, where they were made before; `embed` is then of no use.
     """
 
     name: str
     path: Path
-    kind: Literal["model file", "run folder"]
+    kind: Literal["model file", "run folder", "embeddings"]
     precision: str
     key: str
     fingerprint: str
@@ -55,23 +60,38 @@ class System:
     mean: NDArray[np.float32] | None
     synthetic: bool | None
     embed: EmbedBatch = field(repr=False)
+    compatible_with: frozenset[str] = frozenset()
+    threads: int = 1
+    device: str | None = None
+    stored: StoredEmbeddings | None = field(default=None, repr=False)
+
+    def goes_with(self, other: System) -> bool:
+        """Whether its embeddings may be compared with those of another model."""
+        return (
+            self.fingerprint == other.fingerprint
+            or self.fingerprint in other.compatible_with
+            or other.fingerprint in self.compatible_with
+        )
 
 
 def load_system(path: Path, *, name: str | None = None, threads: int = 1, device: str | None = None) -> System:
-    """Open a model file or a run folder.
+    """Open a model file, a run folder or embeddings.
 
     Args:
-        path: A file written by `parvox export` or a folder written by `parvox train` or `distill`.
+        path: A file written by `parvox export`, a folder written by `parvox train` or `distill`, or a file (.npz)
+            written by `parvox embed`.
         name: What to call it; the file's or folder's name by default.
         threads: Threads of a model file's session.
         device: Where a run folder's model computes, as PyTorch names it; a GPU if there is one by default.
 
     Raises:
-        ModelFileError: it is neither, or damaged.
+        ParvoxError: it is none of them, or damaged.
     """
     path = Path(path)
     if path.is_dir():
         return _from_run(path, name or path.resolve().name, device)
+    if path.suffix.lower() == ".npz":
+        return _from_embeddings(path, name or path.stem)
     return _from_file(path, name or path.stem, threads)
 
 
@@ -102,7 +122,7 @@ def names(paths: Sequence[Path]) -> list[str]:
         if len(set(short)) == len(set(resolved)):
             break
         depth += 1
-    stems = [text.removesuffix(".onnx") for text in short]
+    stems = [text.removesuffix(".onnx").removesuffix(".npz") for text in short]
     return [stem if stems.count(stem) == 1 else text for stem, text in zip(stems, short, strict=True)]
 
 
@@ -132,6 +152,35 @@ def _from_file(path: Path, name: str, threads: int) -> System:
         mean=None if contract.mean is None else np.array(contract.mean, np.float32),
         synthetic=contract.synthetic,
         embed=embed,
+        compatible_with=frozenset(contract.compatible_with),
+        threads=threads,
+    )
+
+
+def _from_embeddings(path: Path, name: str) -> System:
+    stored = StoredEmbeddings(path)
+
+    def embed(waveforms: NDArray[np.float32], lengths: NDArray[np.int64], ids: Sequence[str]) -> NDArray[np.float32]:
+        raise TrialError(f"{name}: embeddings made before embed nothing new; give the model itself")
+
+    return System(
+        name=name,
+        path=path,
+        kind="embeddings",
+        precision="",
+        key=_sha256(path),
+        fingerprint=stored.made.fingerprint,
+        sample_rate_hz=0,
+        min_samples=0,
+        embedding_dim=stored.made.embeddings.shape[1],
+        parameters=0,
+        macs_1s=None,
+        file_bytes=None,
+        mean=stored.made.mean,
+        synthetic=None,
+        embed=embed,
+        compatible_with=frozenset(stored.made.compatible_with),
+        stored=stored,
     )
 
 
@@ -139,7 +188,7 @@ def _from_run(path: Path, name: str, device: str | None) -> System:
     import torch
 
     from parvox.models.cost import count_macs
-    from parvox.training.run import MODEL, RECIPE, load_run
+    from parvox.training.run import EMBEDS_LIKE, MODEL, RECIPE, load_run
 
     run = load_run(path)
     rate = run.recipe.model.features.sample_rate_hz
@@ -176,6 +225,8 @@ def _from_run(path: Path, name: str, device: str | None) -> System:
         mean=None,
         synthetic=synthetic if isinstance(synthetic, bool) else None,
         embed=embed,
+        compatible_with=frozenset(map(str, run.summary.get(EMBEDS_LIKE) or ())),
+        device=device,
     )
 
 

@@ -28,7 +28,7 @@ from parvox.runtime.model_file import (
     Precision,
     seal,
 )
-from parvox.training.run import MODEL, Run
+from parvox.training.run import EMBEDS_LIKE, MODEL, Run
 
 GOLDEN_DISTANCE: dict[Precision, float] = {"fp32": 1e-4, "int8": 5e-3}
 """How far the golden embedding of another machine may be off. Processors round features otherwise in the last bit,
@@ -76,6 +76,7 @@ def build_contract(
         unsupported={} if settled is None else settled.unsupported,
         bands=() if settled is None else settled.bands,
         calibration=None if settled is None else settled.calibration,
+        compatible_with=tuple(map(str, run.summary.get(EMBEDS_LIKE) or ())),
         golden=Golden(DEFAULT_SIGNAL, tuple(float(value) for value in golden), GOLDEN_DISTANCE[precision]),
         fingerprint=fingerprint(run.folder, run.read),
         synthetic=synthetic,

@@ -73,7 +73,9 @@ def recalibrate(
         keep_duplicates=keep_duplicates,
     )
     system = load_system(model, threads=threads)
-    scorer = Scorer(system, corpus, ScoringSettings(enrolment=enrolment), cache=cache, workers=workers)
+    scorer = Scorer(
+        system, corpus, ScoringSettings(enrolment=enrolment), cache=cache, workers=workers, processes=processes
+    )
     scored = scorer.score(questions)
     settled = settle(_judged(questions, scored.scores, corpus.info.synthetic, workers), settings)
     if corpus.info.synthetic:

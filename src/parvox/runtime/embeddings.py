@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ class Embeddings:
         speech_s: (recordings,) seconds of speech, by energy.
         fingerprint: The model's; only embeddings of equal fingerprints may be compared.
         model: The model's name.
+        mean: (embedding_dim,) that the model wants subtracted before scoring; None if nothing.
+        compatible_with: Fingerprints of other models whose embeddings these may be compared with.
         left_out: Path and problem of each recording that was left out; not saved.
     """
 
@@ -41,6 +44,8 @@ class Embeddings:
     speech_s: NDArray[np.float32] = field(repr=False)
     fingerprint: str
     model: str
+    mean: NDArray[np.float32] | None = field(default=None, repr=False)
+    compatible_with: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
 
 
@@ -113,6 +118,8 @@ def embed_files(
         speech_s=np.array(speech, np.float32),
         fingerprint=contract.fingerprint,
         model=contract.name,
+        mean=None if contract.mean is None else np.array(contract.mean, np.float32),
+        compatible_with=contract.compatible_with,
         left_out=tuple(left_out),
     )
 
@@ -151,7 +158,7 @@ def embed_to_file(
 
 
 def save_embeddings(made: Embeddings, path: Path, *, overwrite: bool = False) -> None:
-    """Write a NumPy ``.npz`` with ids, embeddings, speech_s, fingerprint and model; plain arrays, no pickle.
+    """Write a NumPy ``.npz`` with the attributes of `Embeddings` as plain arrays, without pickle.
 
     Raises:
         OutputError: it exists and `overwrite` is false, or it cannot be written.
@@ -178,6 +185,8 @@ def load_embeddings(path: str | os.PathLike[str], fingerprint: str | None = None
                 speech_s=arrays["speech_s"].astype(np.float32),
                 fingerprint=str(arrays["fingerprint"]),
                 model=str(arrays["model"]),
+                mean=arrays["mean"].astype(np.float32) if "mean" in arrays else None,
+                compatible_with=tuple(map(str, arrays["compatible_with"])) if "compatible_with" in arrays else (),
             )
     except FileNotFoundError:
         raise ParvoxError(f"{path}: no such file; embeddings written by parvox embed are expected") from None
@@ -185,6 +194,10 @@ def load_embeddings(path: str | os.PathLike[str], fingerprint: str | None = None
         raise ParvoxError(f"{path}: damaged or no embeddings; a file written by parvox embed is expected") from None
     if not made.embeddings.ndim == 2 or not len(made.ids) == len(made.embeddings) == len(made.speech_s):
         raise ParvoxError(f"{path}: ids and embeddings differ in number; a file written by parvox embed is expected")
+    if made.mean is not None and made.mean.shape != made.embeddings.shape[1:]:
+        raise ParvoxError(
+            f"{path}: embeddings and their mean differ in size; a file written by parvox embed is expected"
+        )
     if fingerprint is not None and made.fingerprint != fingerprint:
         raise ParvoxError(
             f"{path}: embeddings of the model {made.model} ({made.fingerprint[:12]}), not of the model at hand "
@@ -194,12 +207,15 @@ def load_embeddings(path: str | os.PathLike[str], fingerprint: str | None = None
 
 
 def _write(made: Embeddings, path: Path) -> None:
+    arrays: dict[str, Any] = {
+        "ids": np.array(made.ids, dtype=np.str_),
+        "embeddings": made.embeddings,
+        "speech_s": made.speech_s,
+        "fingerprint": np.array(made.fingerprint),
+        "model": np.array(made.model),
+        "compatible_with": np.array(made.compatible_with, dtype=np.str_),
+    }
+    if made.mean is not None:
+        arrays["mean"] = made.mean
     with path.open("wb") as file:
-        np.savez(
-            file,
-            ids=np.array(made.ids, dtype=np.str_),
-            embeddings=made.embeddings,
-            speech_s=made.speech_s,
-            fingerprint=np.array(made.fingerprint),
-            model=np.array(made.model),
-        )
+        np.savez(file, **arrays)
