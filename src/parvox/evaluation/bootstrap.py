@@ -19,7 +19,7 @@ from parvox.evaluation.resampling import PairSides, Weights, pad, pair_totals
 
 _GRID = 1 << 12  # thresholds looked at in each replicate; with fewer targets than that, all that matter
 _REPLICATES = 64  # done together
-_TRIALS = 1024  # weighed together; with the replicates, what fits in a core's own cache
+_TRIALS = 2048  # weighed together; with the replicates, what fits in a core's own cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +84,15 @@ def bootstrap(
     # Non-targets are looked at from the highest down to where nothing of interest can lie.
     reach = min(1.0, max(2.5 * trials.eer + 0.01, 0.0 if rates is None else 1.5 * float(rates[-1])))
     curves = _Curves(trials, reach)
+    totals = pair_totals(trials.sides.counts(), weights)
     parts: list[Replicates] = []
     for start in range(0, weights.shape[1], _REPLICATES):
         block = np.ascontiguousarray(weights[:, start : start + _REPLICATES])
-        part = curves.measure(block, costs, rates)
+        total = totals[start : start + _REPLICATES]
+        part = curves.measure(block, total, costs, rates)
         if part is None:  # a replicate whose threshold is lower: look at all
             curves = _Curves(trials, 1.0)
-            part = curves.measure(block, costs, rates)
+            part = curves.measure(block, total, costs, rates)
             assert part is not None
         parts.append(part)
         if on_replicates is not None:
@@ -144,7 +146,6 @@ class _Curves:
         self.target_places, self.target_at, self.target_above = _places(target, grid)
         self.places, self.at, self.above = _places(score, grid)
         self.adders = self._adders()
-        self.pair_counts = trials.sides.counts()
         by_segment = np.searchsorted(self.target_places, np.arange(len(target)), "right")
         count = sparse.coo_array(
             (np.ones(len(target), np.float32), (by_segment, trials.target_speaker)),
@@ -154,12 +155,23 @@ class _Curves:
         self.target_count: Any = count.toarray() if full else count
 
     def measure(
-        self, weights: Weights, costs: dict[float, tuple[float, float]], rates: NDArray[np.float64] | None
+        self,
+        weights: Weights,
+        totals: NDArray[np.float64],
+        costs: dict[float, tuple[float, float]],
+        rates: NDArray[np.float64] | None,
     ) -> Replicates | None:
-        """The measures of some replicates; None if they need scores below those looked at."""
+        """The measures of some replicates; None if they need scores below those looked at.
+
+        Args:
+            weights: (rows, replicates)
+            totals: (replicates,) the weight of all non-targets.
+            costs: Of misses and false accepts, by p_target.
+            rates: False-accept rates to give miss rates at.
+        """
         below = _running(self.target_count @ weights)  # (replicates, segments), like all that follow
         rejected = _running(self._nontargets(weights))
-        curve = _Points(self, below, rejected, pair_totals(self.pair_counts, weights)[:, None])
+        curve = _Points(self, below, rejected, totals[:, None])
         misses, accepts = curve.at
         if not self.whole and (
             (misses[:, 0] >= accepts[:, 0]).any() or (rates is not None and (accepts[:, 0] < rates[-1]).any())

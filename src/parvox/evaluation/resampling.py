@@ -32,6 +32,7 @@ MIN_SPEAKERS = 5
 Weights = NDArray[np.float32]
 
 _DENSE_SPEAKERS = 2048
+_PRODUCT = 1 << 22  # numbers of a product of counts and weights
 
 
 @dataclass(frozen=True)
@@ -129,5 +130,10 @@ def pair_totals(counts: Any, weights: Weights) -> NDArray[np.float64]:
         counts: From `PairSides.counts`.
         weights: From `pad`.
     """
-    totals: NDArray[np.float64] = np.einsum("sr,sr->r", weights, counts @ weights, dtype=np.float64)
+    columns = max(64, _PRODUCT // len(weights))  # wide products are quick, but must fit in memory
+    parts = []
+    for start in range(0, weights.shape[1], columns):
+        part = np.ascontiguousarray(weights[:, start : start + columns])
+        parts.append(np.einsum("sr,sr->r", part, counts @ part, dtype=np.float64))
+    totals: NDArray[np.float64] = np.concatenate(parts)
     return totals
