@@ -1,0 +1,237 @@
+"""How accurate every model is on little real speech: the recipes of `recipes/small`, over several seeds.
+
+    python benchmarks/small.py CORPUS [--seeds 3] [--only bc_cmt text-dependent/class_token] [--work runs/small]
+
+CORPUS is a folder of recordings with manifests (see docs/corpora.md). Every recipe is trained with every seed, exported
+to fp32 and evaluated on the test speakers, whom no choice was made on: epochs are picked, and settings were, on the dev
+speakers. Recipes of `text-dependent` learn phrases of four digits, of speakers that each seed deals anew; all others
+train and test on the speakers of benchmarks/distillation/speakers.csv.
+
+Writes benchmarks/results/small.csv after each run, draws docs/pictures/small.svg, and prints the tables. What is there
+is not done again; a run that was stopped, by whatever, goes on where it stood. A recipe that changed is trained anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parvox.cli.parsing import call
+from parvox.corpora.join_settings import JoinSettings
+from parvox.corpora.phrases import REORDERED
+from parvox.corpora.prepare import PrepareSettings, prepare
+from parvox.corpora.prepared import PreparedCorpus
+from parvox.errors import ParvoxError, nearest
+from parvox.evaluation.environment import environment
+from parvox.evaluation.evaluate import evaluate
+from parvox.evaluation.results import SystemResult
+from parvox.export import export_model
+from parvox.export.speed import milliseconds
+from parvox.runtime.model_file import read_contract
+from parvox.training.recipe import Recipe, load_recipe, read_yaml
+from parvox.training.run import Run
+from parvox.training.trainer import train
+from picture import Point, draw
+from ratios import Kept, format_ratios
+from rows import Rows, markdown
+
+HERE = Path(__file__).parent
+RECIPES = HERE.parent / "recipes" / "small"
+RESULTS = HERE / "results" / "small.csv"
+PICTURE = HERE.parent / "docs" / "pictures" / "small.svg"
+TEXT_DEPENDENT = "text-dependent"
+P_TARGET = 0.01
+
+
+class Job(NamedTuple):
+    """One row.
+
+    Attributes:
+        name: Of the recipe: its path below `recipes/small`, without the suffix.
+        seed: Of the training and, for text-dependent recipes, of the deal of the speakers.
+    """
+
+    name: str
+    seed: int
+
+    @property
+    def slug(self) -> str:
+        """For folders."""
+        return f"{self.name.replace('/', '-')}-seed{self.seed}"
+
+
+def benchmark(
+    corpus: Path,
+    *,
+    seeds: int = 3,
+    only: list[str] | None = None,
+    work: Path = Path("runs/small"),
+    out: Path = RESULTS,
+    picture: Path = PICTURE,
+    options: list[str] | None = None,
+) -> None:
+    """Train, export and evaluate what is not done yet, and print the tables.
+
+    Args:
+        corpus: Folder of recordings with manifests.
+        seeds: Runs of each recipe.
+        only: Recipes to run, by their paths below recipes/small without the suffix; all unless given.
+        work: Folder for prepared corpora, runs and scores.
+        out: CSV file to write.
+        picture: SVG file to draw.
+        options: Recipe fields as training.epochs=1, for all recipes, to see that everything runs.
+    """
+    if seeds < 1:
+        raise ParvoxError(f"--seeds {seeds} given; expected 1 or more")
+    names = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in recipe_files())
+    for name in only or []:
+        if name not in names:
+            raise ParvoxError(f"--only: unknown recipe {name!r}: {nearest(name, names)}")
+    overrides = [f"--{option}" for option in options or []]
+    rows, kept = Rows(out, ("recipe", "seed")), Kept(work / "scores")
+    chosen = [name for name in names if not only or name in only]
+    for job in (Job(name, seed) for seed in range(1, seeds + 1) for name in chosen):
+        path = RECIPES / f"{job.name}.yaml"
+        settings = digest([read_yaml(path), overrides])
+        row = rows.find(recipe=job.name, seed=job.seed)
+        if row is not None and row["settings"] == settings and kept.has(job.slug):
+            continue
+        print(f"\n{job.name}, seed {job.seed}", file=sys.stderr, flush=True)
+        prepared = prepare_corpus(corpus, work, job)
+        recipe = load_recipe(path, ["--corpus", str(prepared.folder), "--seed", str(job.seed), *overrides])
+        rows.put(run_job(job, recipe, prepared, work, kept) | {"settings": settings, **environment()})
+    done = {name: [row for row in rows.rows if row["recipe"] == name] for name in names}
+    done = {name: found for name, found in done.items() if found}
+    print(accuracy_table({name: found for name, found in done.items() if not name.startswith(TEXT_DEPENDENT)}))
+    print(kinds_table({name: found for name, found in done.items() if name.startswith(TEXT_DEPENDENT)}))
+    print(format_ratios(kept, lambda name, seed: prepare_corpus(corpus, work, Job(name, seed)), seeds))
+    points = [
+        Point(
+            name,
+            mean(found, "macs_1s") / 1e6,
+            100 * mean(found, "eer"),
+            100 * mean(found, "eer_low"),
+            100 * mean(found, "eer_high"),
+        )
+        for name, found in done.items()
+        if not name.startswith(TEXT_DEPENDENT)
+    ]
+    if points:
+        draw(points, picture)
+
+
+def recipe_files() -> Iterator[Path]:
+    """The recipes of single models; those in `distillation` have a benchmark of their own."""
+    yield from RECIPES.glob("*.yaml")
+    yield from (RECIPES / TEXT_DEPENDENT).glob("*.yaml")
+
+
+def prepare_corpus(root: Path, work: Path, job: Job) -> PreparedCorpus:
+    """The prepared corpus of a job, made if it is not there yet."""
+    dependent = job.name.startswith(TEXT_DEPENDENT)
+    folder = work / (f"digits-seed{job.seed}" if dependent else "words")
+    if not (folder / "corpus.json").is_file():
+        if dependent:
+            settings = PrepareSettings(
+                name="digits", seed=job.seed, dev_speakers=4, test_speakers=8, join=JoinSettings(words=4)
+            )
+        else:
+            settings = PrepareSettings(
+                name="words", split_file=HERE / "distillation" / "speakers.csv", trials_per_split=20_000
+            )
+        prepare("csv", root / "arabic-digits" if dependent else root, folder, settings, overwrite=True)
+    return PreparedCorpus.load(folder)
+
+
+def digest(settings: Any) -> str:
+    """A few letters that stand for plain data."""
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+
+
+def run_job(job: Job, recipe: Recipe, prepared: PreparedCorpus, work: Path, kept: Kept) -> dict[str, Any]:
+    """Train, export, evaluate; each step is skipped where its result is there."""
+    folder = work / "runs" / f"{job.slug}-{digest(recipe.to_dict())}"
+    run = train(recipe, folder, resume=True)
+    file = work / "files" / f"{folder.name}.onnx"
+    if not file.is_file():
+        export_model(run, file, corpus=prepared, name=job.name)
+    evaluation = evaluate([file], prepared, names=[job.name], cache=work / "embeddings", threads=os.cpu_count() or 1)
+    system = evaluation.systems[0]
+    kept.put(job.slug, system.scores)
+    shutil.rmtree(work / "embeddings", ignore_errors=True)
+    return {"recipe": job.name, "seed": job.seed, **figures(run, file, system)}
+
+
+def figures(run: Run, file: Path, system: SystemResult) -> dict[str, Any]:
+    """What the row says."""
+    interval = system.eer.interval
+    contract, summary = read_contract(file), run.summary
+    return {
+        "eer": system.eer.value,
+        "eer_low": interval.low if interval else None,
+        "eer_high": interval.high if interval else None,
+        "min_dcf": system.min_dcf[P_TARGET].value,
+        "dev_eer": summary["best_dev_eer"],
+        **{f"eer_{kind.kind}": kind.eer.value for kind in system.kinds},
+        "parameters": contract.parameters,
+        "macs_1s": contract.macs_1s,
+        "ms_3s": round(milliseconds(file, seconds=3.0, threads=1), 3),
+        "file_bytes": file.stat().st_size,
+        "train_s": summary["seconds"],
+        "steps": summary["steps"],
+        "precision": summary["precision"],
+    }
+
+
+def mean(rows: list[dict[str, str]], column: str) -> float:
+    """Over the seeds."""
+    return float(np.mean([float(row[column]) for row in rows]))
+
+
+def accuracy_table(done: dict[str, list[dict[str, str]]]) -> str:
+    """Means over the seeds. The interval's ends are means too: no narrower than the interval of the mean."""
+    head = ["recipe", "parameters", "MACs, 1 s", "3 s, one core", "EER [95 %]", "each seed", "minDCF", "training"]
+    lines = [
+        [
+            f"`{name}`",
+            f"{mean(rows, 'parameters') / 1e6:.2f} M",
+            f"{mean(rows, 'macs_1s') / 1e6:,.0f} M",
+            f"{mean(rows, 'ms_3s'):.1f} ms",
+            f"{100 * mean(rows, 'eer'):.2f} % [{100 * mean(rows, 'eer_low'):.1f}, {100 * mean(rows, 'eer_high'):.1f}]",
+            ", ".join(f"{100 * float(row['eer']):.2f}" for row in rows),
+            f"{mean(rows, 'min_dcf'):.3f}",
+            f"{mean(rows, 'train_s') / 60:.1f} min",
+        ]
+        for name, rows in done.items()
+    ]
+    return "\n".join(["", "Speakers alone:", "", markdown(head, lines)]) if lines else ""
+
+
+def kinds_table(done: dict[str, list[dict[str, str]]]) -> str:
+    """EER of each kind of trial against target-correct, means over the seeds."""
+    kinds = [REORDERED, "target-wrong", "impostor-correct", "impostor-wrong"]
+    lines = [
+        [
+            f"`{name}`",
+            *(f"{100 * mean(rows, f'eer_{kind}'):.2f} %" for kind in kinds),
+            f"{100 * mean(rows, 'eer'):.2f} %",
+            ", ".join(f"{100 * float(row[f'eer_{REORDERED}']):.2f}" for row in rows),
+        ]
+        for name, rows in done.items()
+    ]
+    head = ["recipe", *kinds, "all", f"{REORDERED}, each seed"]
+    return "\n".join(["", "Speaker and phrase, EER:", "", markdown(head, lines)]) if lines else ""
+
+
+if __name__ == "__main__":
+    try:
+        call(benchmark, sys.argv[1:], prog="benchmarks/small.py")
+    except ParvoxError as error:
+        sys.exit(f"benchmarks/small.py: error: {error}")
