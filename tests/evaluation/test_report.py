@@ -16,11 +16,20 @@ from test_evaluate import made
 from parvox.errors import OutputError
 from parvox.evaluation.calibration import ReliabilityPoint, fit_calibration
 from parvox.evaluation.groups import group_trials
-from parvox.evaluation.plots import DetLine, det_plot, histogram_plot, nice_ticks, reliability_plot
+from parvox.evaluation.plots import (
+    Bar,
+    DetLine,
+    breakdown_plot,
+    det_plot,
+    histogram_plot,
+    nice_ticks,
+    reliability_plot,
+)
 from parvox.evaluation.report import render_report, write_folder, write_report
 from parvox.evaluation.resampling import Interval
 from parvox.evaluation.results import Evaluation
 from parvox.evaluation.score_evaluation import About, MeasureSettings, Tuned, choose_thresholds, evaluate_scores
+from parvox.evaluation.style import standalone
 from parvox.evaluation.trials import TrialIndex
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -262,3 +271,41 @@ def test_reliability_points_lie_where_they_claim() -> None:
     assert float(dots[1].get("cy", "")) > height(float(dots[1].get("cx", ""))) + 5  # below it: claims too much
     whisker = next(each for each in root.iter(f"{SVG}line") if "solid" in (each.get("class") or ""))
     assert float(whisker.get("y2", "")) < float(dots[1].get("cy", "")) < float(whisker.get("y1", ""))
+
+
+def test_rates_of_groups_stand_where_they_belong() -> None:
+    """Dots from left to right as the rates rise, one line for each interval, hollow for false accepts."""
+    bars = [
+        [Bar("a", "misses", 0, True, 0.0, Interval(0.0, 0.1)), Bar("a", "false accepts", 0, False, 0.2, None)],
+        [Bar("a", "misses", 0, True, 0.1, Interval(0.05, 0.4)), Bar("a", "false accepts", 0, False, 0.05, None)],
+    ]
+    root = ElementTree.fromstring(breakdown_plot(["f & m", "m"], bars, "Errors"))
+    dots = root.findall(f"{SVG}circle")
+    at = [float(dot.attrib["cx"]) for dot in dots]
+    down = [float(dot.attrib["cy"]) for dot in dots]
+    assert sorted(down) == down
+    frame = root.find(f"{SVG}rect")
+    assert frame is not None
+    left, width = float(frame.attrib["x"]), float(frame.attrib["width"])
+    shown = [0.0, 0.2, 0.1, 0.05]
+    assert at == pytest.approx([left + width * rate / (1.04 * 0.4) for rate in shown], abs=0.06)
+    assert [("hollow" in dot.attrib["class"]) for dot in dots] == [False, True, False, True]
+    spans = [line for line in root.findall(f"{SVG}line") if "solid" in line.attrib["class"]]
+    assert float(spans[1].attrib["x2"]) == pytest.approx(left + width * 0.4 / (1.04 * 0.4), abs=0.06)
+    assert len(spans) == 2
+    assert "f & m" in [text.text for text in root.findall(f"{SVG}text")]
+    assert dots[1][0].text == "a, f & m: false accepts 20.00 %"
+
+
+def test_a_picture_of_its_own_needs_no_page() -> None:
+    system = evaluation(systems=1).systems[0]
+    lines = [DetLine("a <b>", 0, system.det, system.band, system.eer.value)]
+    text = standalone(det_plot(lines, "DET curves", legend=True))
+    root = ElementTree.fromstring(text)
+    assert "prefers-color-scheme:dark" in "".join(style.text or "" for style in root.findall(f"{SVG}style"))
+    size = root.attrib["viewBox"].split()[2:]
+    assert [root.attrib["width"], root.attrib["height"]] == size
+    words = [each.text for each in root.findall(f"{SVG}text")]
+    assert f"a <b>: EER {100 * system.eer.value:.2f} %" in words
+    lowest = max(float(each.attrib["y"]) for each in root.findall(f"{SVG}text") if "y" in each.attrib)
+    assert lowest < float(size[1])

@@ -16,12 +16,14 @@ from scipy.special import ndtri
 
 from parvox.evaluation.calibration import ReliabilityPoint
 from parvox.evaluation.measures import DetCurve
+from parvox.evaluation.resampling import Interval
 from parvox.evaluation.results import DetBand, Histogram
 
 COLOURS = 8
 WIDTH = 420
 
 _CHARACTER = 6.2  # width of one, about
+_BAR = 11  # height of a rate in a breakdown
 _RATES = (1e-6, 1e-5, 1e-4, 5e-4, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -112,8 +114,35 @@ class DetLine:
     eer: float
 
 
-def det_plot(lines: Sequence[DetLine], title: str) -> str:
-    """DET curves on probit axes, with their bands and a dot at each EER."""
+@dataclass(frozen=True)
+class Bar:
+    """One rate of a breakdown.
+
+    Attributes:
+        system: Whose.
+        what: Of which errors.
+        colour: 0 to 7.
+        filled: Whether its dot is.
+        rate: The rate.
+        interval: Of the rate; None where unknown.
+    """
+
+    system: str
+    what: str
+    colour: int
+    filled: bool
+    rate: float
+    interval: Interval | None
+
+
+def det_plot(lines: Sequence[DetLine], title: str, *, legend: bool = False) -> str:
+    """DET curves on probit axes, with their bands and a dot at each EER.
+
+    Args:
+        lines: The systems.
+        title: For those who cannot see the picture.
+        legend: Name the systems within the picture; else the page does.
+    """
     low, high = _det_range(lines)
     side, ends = WIDTH - 66, (float(ndtri(low)), float(ndtri(high)))
     frame = Frame(52, 8, side, side, ends, ends)
@@ -142,8 +171,13 @@ def det_plot(lines: Sequence[DetLine], title: str) -> str:
             f'<circle class="dot s{line.colour}" cx="{float(frame.across(at)):.1f}" cy="{float(frame.down(at)):.1f}" '
             f'r="4"><title>{escape(line.name)}: EER {100 * line.eer:.2f} %</title></circle>'
         )
-    names = ", ".join(f"{line.name} EER {100 * line.eer:.2f} %" for line in lines)
-    return svg(parts, WIDTH, side + 48, f"{title}: {names}")
+    told = [f"{line.name}: EER {100 * line.eer:.2f} %" for line in lines]
+    height = side + 48
+    for line, words in zip(lines, told if legend else [], strict=False):
+        parts.append(f'<line class="line s{line.colour}" x1="52" x2="80" y1="{height}" y2="{height}"/>')
+        parts.append(f'<text class="label" x="88" y="{height + 4}">{escape(words)}</text>')
+        height += 17
+    return svg(parts, WIDTH, height, f"{title}: {', '.join(told)}")
 
 
 def histogram_plot(histogram: Histogram, colour: int, threshold: float, title: str) -> str:
@@ -185,6 +219,44 @@ def reliability_plot(points: Sequence[ReliabilityPoint], colour: int, title: str
             f'<circle class="dot s{colour}" cx="{at:.1f}" cy="{down:.1f}" r="4"><title>{words}</title></circle>'
         )
     return svg(parts, WIDTH, 306, title)
+
+
+def breakdown_plot(groups: Sequence[str], bars: Sequence[Sequence[Bar]], title: str) -> str:
+    """Rates of misses (filled) and false accepts (hollow) of each group, with their intervals.
+
+    Args:
+        groups: Their names, from top to bottom.
+        bars: For each group, its rates, system by system.
+        title: For those who cannot see the picture.
+    """
+    shown = [bar for each in bars for bar in each]
+    ends = [bar.rate if bar.interval is None else bar.interval.high for bar in shown]
+    most = max([0.01, *ends])
+    left = min(150.0, 12 + _CHARACTER * max(map(len, groups), default=0))
+    heights = [_BAR * len(each) + 8 for each in bars]
+    frame = Frame(left, 8, WIDTH - left - 14, float(sum(heights)), (0.0, 1.04 * most), (0.0, 1.0))
+    ticks = [(value, f"{100 * value:g}") for value in nice_ticks(0.0, 1.04 * most)]
+    parts = [frame.axes(ticks, [], "errors, % of trials", "")]
+    top = frame.top
+    for name, each, height in zip(groups, bars, heights, strict=True):
+        if top > frame.top:
+            parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - 14}" y1="{top:.1f}" y2="{top:.1f}"/>')
+        parts.append(f'<text x="{left - 5:g}" y="{top + height / 2 + 4:.1f}" text-anchor="end">{escape(name)}</text>')
+        for number, bar in enumerate(each):
+            down, at = top + 4 + _BAR * (number + 0.5), float(frame.across(bar.rate))
+            if bar.interval is not None:
+                low, high = frame.across([bar.interval.low, bar.interval.high])
+                parts.append(
+                    f'<line class="line s{bar.colour} solid" x1="{low:.1f}" x2="{high:.1f}" '
+                    f'y1="{down:.1f}" y2="{down:.1f}"/>'
+                )
+            words = f"{bar.system}, {name}: {bar.what} {100 * bar.rate:.2f} %"
+            parts.append(
+                f'<circle class="dot s{bar.colour}{"" if bar.filled else " hollow"}" cx="{at:.1f}" cy="{down:.1f}" '
+                f'r="3.5"><title>{escape(words)}</title></circle>'
+            )
+        top += height
+    return svg(parts, WIDTH, frame.top + frame.height + 40, title)
 
 
 def key_line(colour: int) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from parvox.evaluation.plots import COLOURS, DetLine, det_plot, histogram_plot, key_line, reliability_plot
+from parvox.evaluation.plots import (
+    COLOURS,
+    Bar,
+    DetLine,
+    breakdown_plot,
+    det_plot,
+    histogram_plot,
+    key_line,
+    reliability_plot,
+)
 from parvox.evaluation.rates import ErrorRates
 from parvox.evaluation.results import Difference, Estimate, Evaluation, SystemResult, signed_points
 
@@ -41,12 +50,17 @@ def systems_table(evaluation: Evaluation, more: Table) -> str:
     return html_table([*header, *columns], rows)
 
 
-def det(evaluation: Evaluation) -> str:
-    """DET curves of all systems."""
-    lines = [
+def det_lines(evaluation: Evaluation) -> list[DetLine]:
+    """The DET curves of all systems, each in its colour."""
+    return [
         DetLine(system.name, number % COLOURS, system.det, system.band, system.eer.value)
         for number, system in enumerate(evaluation.systems)
     ]
+
+
+def det(evaluation: Evaluation) -> str:
+    """DET curves of all systems."""
+    lines = det_lines(evaluation)
     items = "".join(
         f"<li>{key_line(line.colour)}<b>{escape(line.name)}</b> EER {100 * line.eer:.2f} %</li>" for line in lines
     )
@@ -194,6 +208,7 @@ def breakdowns(evaluation: Evaluation) -> str:
             count = f"{group.rates.target_trials:,} : {group.rates.nontarget_trials:,}"
             rows.append([escape(group.name), f"{group.speakers:,}", count, *cells])
         parts.append(html_table(header, rows))
+        parts.append(f'<figure class="groups">{breakdown_picture(evaluation, place)}</figure>')
         for system, each in zip(evaluation.systems, found, strict=True):
             words = " ".join(worst.sentence() for worst in each.worst)
             if words:
@@ -204,8 +219,33 @@ def breakdowns(evaluation: Evaluation) -> str:
         return ""
     return (
         '<h3>For whom is it worse?</h3><p class="note">All groups at one threshold, that of equal error rates over all '
-        "trials, for in use there is only one.</p>" + "".join(parts)
+        "trials, for in use there is only one. In the pictures, full dots are misses, hollow ones false accepts.</p>"
+        + "".join(parts)
     )
+
+
+def breakdown_picture(evaluation: Evaluation, place: int) -> str:
+    """The rates of all groups of one column, as an SVG.
+
+    Args:
+        evaluation: Where they are.
+        place: Which of its breakdowns.
+    """
+    found = [system.breakdowns[place] for system in evaluation.systems]
+    bars = []
+    for number in range(len(found[0].groups)):
+        bars.append(
+            [
+                Bar(system.name, what, place % COLOURS, what == "misses", estimate.value, estimate.interval)
+                for place, (system, each) in enumerate(zip(evaluation.systems, found, strict=True))
+                for what, estimate in (
+                    ("misses", each.groups[number].rates.miss_rate),
+                    ("false accepts", each.groups[number].rates.false_accept_rate),
+                )
+                if estimate is not None
+            ]
+        )
+    return breakdown_plot([group.name for group in found[0].groups], bars, f"Errors by {found[0].column}")
 
 
 def kinds(evaluation: Evaluation) -> str:

@@ -47,7 +47,7 @@ STYLE = (
     ".legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 18px;padding:0;margin:.2em 0 .8em}"
     "svg.key{display:inline-block;width:26px;height:8px;margin-right:7px;vertical-align:middle}"
     "figure{margin:0}figcaption{font-size:.86rem;color:var(--soft);margin:.2em 0 .4em}figcaption b{color:var(--text)}"
-    ".det>svg{max-width:600px}"
+    ".det>svg{max-width:600px}.groups{max-width:640px;margin:.4em 0 1em}"
     "@media(min-width:860px){.det{display:grid;grid-template-columns:minmax(0,600px) 1fr;gap:24px}"
     ".det figcaption{padding-top:10px}.det .legend{flex-direction:column}}"
     "span.key{white-space:nowrap;margin-left:.6em}"
@@ -58,6 +58,7 @@ STYLE = (
     ".line{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round}"
     ".band{fill:var(--c);opacity:.15}.dot{fill:var(--c);stroke:var(--page);stroke-width:1.2}"
     ".bars{fill:var(--c);fill-opacity:.45;stroke:var(--c);stroke-width:1}.other{--c:var(--other)}"
+    ".dot.hollow{fill:var(--page);stroke:var(--c);stroke-width:1.6}"
     ".mark{stroke:var(--text);stroke-width:1;stroke-dasharray:3 2}"
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 16px;font-size:.88rem;margin:0}"
     "dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}"
@@ -65,3 +66,17 @@ STYLE = (
     "h1{font-size:1.35rem}th,td{padding:6px 9px}}"
     "@media print{body{background:#fff}.scroll{overflow:visible}}" + _series() + ".line.solid{stroke-dasharray:none}"
 )
+
+
+def standalone(picture: str) -> str:
+    """A picture of `parvox.evaluation.plots` as a file of its own, with its style within, light and dark.
+
+    Args:
+        picture: The SVG.
+    """
+    width, height = picture.partition('viewBox="0 0 ')[2].partition('"')[0].split()
+    opening, _, rest = picture.partition(">")
+    size = f"svg{{width:{width}px;height:{height}px;font-family:system-ui,sans-serif}}"
+    style = f"<style>{STYLE}{size}</style>"
+    ground = '<rect width="100%" height="100%" style="fill:var(--page)"/>'
+    return f'{opening} width="{width}" height="{height}">{style}{ground}{rest}\n'
