@@ -44,7 +44,7 @@ def untrained_run(folder, recipe):
     parts = {names.MODEL: trainer.model, names.CLASSIFIER: trainer.module.classifier}
     for name, module in parts.items():
         save_tensors(folder / name, module.state_dict())
-    (folder / names.SPEAKERS).write_text(json.dumps({"speakers": trainer.batches.speakers}))
+    (folder / names.SPEAKERS).write_text(json.dumps({"speakers": trainer.speakers, "classes": trainer.classes}))
     (folder / names.RECIPE).write_text(recipe.to_yaml())
     summary = {names.CHECKSUMS: {name: file_checksum(folder / name) for name in parts}}
     (folder / names.SUMMARY).write_text(json.dumps(summary))
