@@ -15,7 +15,7 @@ from parvox.models import SpeakerModel
 from parvox.runtime.embedder import SpeakerEmbedder
 from parvox.runtime.model_file import read_contract
 from parvox.training.recipe import load_recipe
-from parvox.training.run import CLASSIFIER, MODEL, RECIPE, SPEAKERS, SUMMARY, classes
+from parvox.training.run import CLASSIFIER, MODEL, RECIPE, SPEAKERS, SUMMARY
 
 RECIPE_TEXT = """
 corpus: {corpus}
@@ -43,9 +43,9 @@ def run_folder(tmp_path_factory, prepared_tiny):
     model = settle(SpeakerModel(recipe.model))
     safetensors.torch.save_file(model.state_dict(), folder / MODEL)
     speakers = ["a", "b", "c"]
-    head = recipe.loss.build(recipe.model.embedding_dim, classes(recipe, speakers))
+    head = recipe.loss.build(recipe.model.embedding_dim, len(speakers))
     safetensors.torch.save_file(head.state_dict(), folder / CLASSIFIER)
-    (folder / SPEAKERS).write_text(json.dumps({"speakers": speakers}))
+    (folder / SPEAKERS).write_text(json.dumps({"speakers": speakers, "classes": len(speakers)}))
     (folder / SUMMARY).write_text(json.dumps({"synthetic": True}))
     return folder
 
