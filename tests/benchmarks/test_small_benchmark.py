@@ -1,0 +1,113 @@
+"""The accuracy benchmark: what is done is not done again, ratios have intervals, the picture is one."""
+
+import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import picture
+import ratios
+import small
+from parvox.corpora.prepared import PreparedCorpus
+from parvox.errors import ParvoxError
+from parvox.evaluation.trials import TrialIndex
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch, prepared_tiny):
+    """Stands in for training: notes the jobs, and gives figures."""
+    jobs = []
+
+    def run_job(job, recipe, prepared, work, kept):
+        jobs.append((job, recipe.training.epochs))
+        kept.put(job.slug, np.zeros(3, np.float32))
+        figures = dict.fromkeys(
+            ("eer", "eer_low", "eer_high", "min_dcf", "parameters", "macs_1s", "ms_3s", "train_s"), 0.25 * job.seed
+        )
+        return {"recipe": job.name, "seed": job.seed, **figures}
+
+    monkeypatch.setattr(small, "run_job", run_job)
+    monkeypatch.setattr(small, "prepare_corpus", lambda *_: PreparedCorpus.load(prepared_tiny))
+    monkeypatch.setattr(ratios, "COMPARISONS", ())
+    return jobs
+
+
+def run(tmp_path, **options):
+    small.benchmark(
+        tmp_path,
+        only=["xvector", "bc_cmt"],
+        work=tmp_path,
+        out=tmp_path / "small.csv",
+        picture=tmp_path / "small.svg",
+        **options,
+    )
+
+
+def test_what_is_done_is_not_done_again(trained, tmp_path, capsys):
+    run(tmp_path, seeds=1)
+    assert [job for job, _ in trained] == [small.Job("bc_cmt", 1), small.Job("xvector", 1)]
+    run(tmp_path, seeds=2)
+    assert [job for job, _ in trained[2:]] == [small.Job("bc_cmt", 2), small.Job("xvector", 2)]
+    run(tmp_path, seeds=2)
+    assert len(trained) == 4
+    assert "| 37.50 % [37.5, 37.5] | 25.00, 50.00 |" in capsys.readouterr().out
+
+
+def test_other_settings_and_lost_scores_are_done_again(trained, tmp_path):
+    run(tmp_path, seeds=1)
+    run(tmp_path, seeds=1, options=["training.epochs=2"])
+    assert [epochs for _, epochs in trained[2:]] == [2, 2]
+    (tmp_path / "scores" / "xvector-seed1.npy").unlink()
+    run(tmp_path, seeds=1, options=["training.epochs=2"])
+    assert [job.name for job, _ in trained[4:]] == ["xvector"]
+
+
+def test_an_unknown_recipe_is_told_the_nearest(tmp_path):
+    with pytest.raises(ParvoxError, match="unknown recipe 'xvectr': did you mean 'xvector'"):
+        small.benchmark(tmp_path, only=["xvectr"])
+
+
+def test_every_comparison_is_of_recipes_that_exist():
+    names = {str(path.relative_to(small.RECIPES).with_suffix("")) for path in small.recipe_files()}
+    assert {name for each in ratios.COMPARISONS for name in (each.recipe, each.baseline)} <= names
+
+
+def test_ratios_of_known_error_rates(tmp_path, monkeypatch):
+    speaker_of = {f"s{speaker}/{number}": f"s{speaker}" for speaker in range(12) for number in range(4)}
+    trials = TrialIndex.cross(list(speaker_of), list(speaker_of), speaker_of)
+    questions = SimpleNamespace(trials=trials, speakers=trials.speakers(speaker_of))
+    monkeypatch.setattr(ratios, "load_questions", lambda corpus: questions)
+    corpus, kept = SimpleNamespace(folder=tmp_path), ratios.Kept(tmp_path)
+    draw = np.random.default_rng(0)
+    same = (trials.target + draw.normal(0, 0.8, len(trials))).astype(np.float32)
+    chance = draw.normal(0, 1, len(trials)).astype(np.float32)
+    for name, scores in (("same", same), ("shifted", 3 * same + 7), ("chance", chance)):
+        kept.put(f"{name}-seed1", scores)
+    pairs = (("same", "shifted"), ("same", "chance"), ("same", "missing"))
+    comparisons = tuple(ratios.Comparison(f"{a} / {b}", a, b, "?") for a, b in pairs)
+    monkeypatch.setattr(ratios, "COMPARISONS", comparisons)
+    lines = ratios.format_ratios(kept, lambda name, seed: corpus, 1).splitlines()
+    cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[2] for line in lines if " / " in line}
+    assert cells["same / shifted"] == "1.00 [1.00, 1.00]"  # EER knows no scale
+    assert float(cells["same / chance"].split()[0]) < 0.9
+    assert "same / missing" not in cells
+
+
+def test_the_picture_shows_every_model_within_its_frame(tmp_path):
+    points = [picture.Point(f"model{n}", 20 * 1.5**n, 10 + n, 9 + n, 12 + n) for n in range(12)]
+    path = tmp_path / "new" / "p.svg"
+    picture.draw(points, path)
+    root = ElementTree.fromstring(path.read_text())
+    space = "{http://www.w3.org/2000/svg}"
+    circles = root.findall(f"{space}circle")
+    assert len(circles) == 12
+    across = [float(circle.get("cx")) for circle in circles]
+    steps = np.diff(across)
+    np.testing.assert_allclose(steps, steps[0], atol=0.15)  # equal ratios are equal steps
+    texts = [(text.text, float(text.get("x")), float(text.get("y"))) for text in root.findall(f"{space}text")]
+    assert {point.name for point in points} <= {text for text, _, _ in texts}
+    assert all(0 <= x <= picture.WIDTH and 0 <= y <= picture.HEIGHT for _, x, y in texts)
+    before = path.read_text()
+    picture.draw(points, path)
+    assert path.read_text() == before
