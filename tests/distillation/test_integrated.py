@@ -1,6 +1,7 @@
 """Integrated multi-level distillation: its readings, its terms, and what is left untouched."""
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -186,7 +187,8 @@ def test_what_it_needs():
     with pytest.raises(RecipeError, match=r"frame_shift_ms 10.0 and the teacher's 5.0.*set model.features"):
         IntegratedSettings().build(pair_of(student, frozen(other)))
     with pytest.raises(RecipeError, match="maps given, but the teacher changes with every step"):
-        IntegratedSettings(cache="maps").build(pair_of(student, make()))
+        changing = dataclasses.replace(Side.of("the teacher", *teacher), changes=True)
+        IntegratedSettings(cache="maps").build(Pair(Side.of("the student", *student), changing))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from parvox.errors import OutputError
+from parvox.errors import OutputError, RecipeError
 from parvox.training.recipe import load_recipe
 from parvox.training.teachers import Inputs
 from parvox.training.trainer import Trainer, train
@@ -76,6 +76,13 @@ def test_maps_on_disk_are_those_of_the_items_place(tiny_recipe, teacher, tmp_pat
 
     assert likeness(0) > 0.5
     assert max(likeness(shift) for shift in (-12, -6, -2, 2, 6, 12)) < likeness(0) - 0.05
+
+
+def test_a_teacher_that_changes_has_no_maps_to_keep(tiny_recipe, tmp_path):
+    for teacher in (["--distillation.teacher", "self"], ["--distillation.alongside", str(tiny_recipe)]):
+        options = [*PAIR, *teacher, "--distillation.integrated.cache", str(tmp_path / "maps")]
+        with pytest.raises(RecipeError, match="changes with every step"):
+            Trainer(load_recipe(tiny_recipe, options))
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tiny_recipe, teacher, tmp_path):

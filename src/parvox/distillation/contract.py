@@ -115,6 +115,7 @@ class Side:
         model: The model itself, if it is Parvox's; None for one that shows its embedding only.
         classifier: Its speaker head, if it has one.
         speakers: Whom that knows, in class order; None where nobody says.
+        changes: Whether it changes while the student is trained.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Side:
     model: SpeakerModel | None = None
     classifier: SpeakerLoss | None = None
     speakers: Sequence[str] | None = None
+    changes: bool = False
 
     @classmethod
     def of(

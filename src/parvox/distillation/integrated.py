@@ -106,12 +106,12 @@ class IntegratedSettings(MapSettings):
 
     def build(self, pair: Pair) -> DistillationMethod:
         """The method for this pair: both Parvox's, with one front end and the same speakers."""
-        _, teacher = expect_models(_NAME, pair)
+        expect_models(_NAME, pair)
         expect_same_classes(_NAME, pair)
         expect_same_features(_NAME, pair)
         if self.reading != "path":
             expect_labels(_NAME, pair)
-        if self.cache and any(parameter.requires_grad for parameter in teacher.parameters()):
+        if self.cache and pair.teacher.changes:
             raise RecipeError(
                 f"distillation.{_NAME}.cache: {self.cache} given, but {pair.teacher.name} changes with every step, and "
                 "its maps with it; leave it out, or take a teacher that is trained already"

@@ -51,7 +51,8 @@ class AlongsideTeacher(nn.Module):
         self.recipe = recipe
         self.model = SpeakerModel(recipe.model)
         self.classifier = recipe.loss.build(recipe.model.embedding_dim, classes)
-        self.side = Side.of("the teacher trained alongside", self.model, self.classifier)
+        side = Side.of("the teacher trained alongside", self.model, self.classifier)
+        self.side = dataclasses.replace(side, changes=True)
         self._shares_features = recipe.model.features == student.settings.features
 
     def forward(self, inputs: Inputs) -> tuple[Tensor, dict[str, Tensor], View]:

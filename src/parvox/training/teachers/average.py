@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class AverageTeacher(Teacher):
         self.settings = settings
         self.model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
         self.classifier: SpeakerLoss = copy.deepcopy(classifier).to(device).eval().requires_grad_(False)
-        self.side = Side.of("the student's own average", self.model, self.classifier)
+        side = Side.of("the student's own average", self.model, self.classifier)
+        self.side = dataclasses.replace(side, changes=True)
         self.sample_rate_hz = model.settings.features.sample_rate_hz
         self.min_samples = model.min_samples
         self.speakers = speakers
