@@ -26,7 +26,7 @@ def load_teacher(
     """The frozen teacher that a recipe names.
 
     Args:
-        name: A run folder, a folder written by `parvox fit-head`, an ONNX file, or ``hf:`` and a folder of the
+        name: A run folder, a folder written by `parvox fit-head`, an .onnx file, or ``hf:`` and a folder of the
             transformers library.
         student: Who will learn from it, if anybody.
         device: Where it is to run.
@@ -42,7 +42,7 @@ def load_teacher(
         from parvox.training.teachers.transformers import TransformersTeacher
 
         return TransformersTeacher(path, options.transformers, device)
-    if path.suffix == ".onnx" or path.is_file():
+    if path.suffix == ".onnx":
         from parvox.training.teachers.onnx import load_onnx
 
         return load_onnx(path, options.onnx, device)
