@@ -74,7 +74,7 @@ def drawn(evaluation: Evaluation) -> dict[str, str]:
     if system.calibration is not None:
         found["calibration"] = reliability_plot(system.calibration.points, colour, "Claimed and observed evidence")
     for place, breakdown in enumerate(system.breakdowns):
-        found[f"by-{breakdown.column}"] = breakdown_picture(evaluation, place)
+        found[f"by-{breakdown.column}"] = breakdown_picture(evaluation, place, legend=True)
     return found
 
 

@@ -172,11 +172,12 @@ def det_plot(lines: Sequence[DetLine], title: str, *, legend: bool = False) -> s
             f'r="4"><title>{escape(line.name)}: EER {100 * line.eer:.2f} %</title></circle>'
         )
     told = [f"{line.name}: EER {100 * line.eer:.2f} %" for line in lines]
-    height = side + 48
-    for line, words in zip(lines, told if legend else [], strict=False):
-        parts.append(f'<line class="line s{line.colour}" x1="52" x2="80" y1="{height}" y2="{height}"/>')
-        parts.append(f'<text class="label" x="88" y="{height + 4}">{escape(words)}</text>')
-        height += 17
+    height = side + 48.0
+    if legend:
+        key, height = _legend(
+            [(f"line s{line.colour}", words) for line, words in zip(lines, told, strict=True)], height
+        )
+        parts += key
     return svg(parts, WIDTH, height, f"{title}: {', '.join(told)}")
 
 
@@ -221,18 +222,19 @@ def reliability_plot(points: Sequence[ReliabilityPoint], colour: int, title: str
     return svg(parts, WIDTH, 306, title)
 
 
-def breakdown_plot(groups: Sequence[str], bars: Sequence[Sequence[Bar]], title: str) -> str:
+def breakdown_plot(groups: Sequence[str], bars: Sequence[Sequence[Bar]], title: str, *, legend: bool = False) -> str:
     """Rates of misses (filled) and false accepts (hollow) of each group, with their intervals.
 
     Args:
         groups: Their names, from top to bottom.
         bars: For each group, its rates, system by system.
         title: For those who cannot see the picture.
+        legend: Name the systems within the picture; else the page does.
     """
     shown = [bar for each in bars for bar in each]
     ends = [bar.rate if bar.interval is None else bar.interval.high for bar in shown]
     most = max([0.01, *ends])
-    left = min(150.0, 12 + _CHARACTER * max(map(len, groups), default=0))
+    left = min(150.0, 18 + _CHARACTER * max(map(len, groups), default=0))
     heights = [_BAR * len(each) + 8 for each in bars]
     frame = Frame(left, 8, WIDTH - left - 14, float(sum(heights)), (0.0, 1.04 * most), (0.0, 1.0))
     ticks = [(value, f"{100 * value:g}") for value in nice_ticks(0.0, 1.04 * most)]
@@ -241,7 +243,7 @@ def breakdown_plot(groups: Sequence[str], bars: Sequence[Sequence[Bar]], title: 
     for name, each, height in zip(groups, bars, heights, strict=True):
         if top > frame.top:
             parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - 14}" y1="{top:.1f}" y2="{top:.1f}"/>')
-        parts.append(f'<text x="{left - 5:g}" y="{top + height / 2 + 4:.1f}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text x="{left - 9:g}" y="{top + height / 2 + 4:.1f}" text-anchor="end">{escape(name)}</text>')
         for number, bar in enumerate(each):
             down, at = top + 4 + _BAR * (number + 0.5), float(frame.across(bar.rate))
             if bar.interval is not None:
@@ -256,7 +258,22 @@ def breakdown_plot(groups: Sequence[str], bars: Sequence[Sequence[Bar]], title: 
                 f'r="3.5"><title>{escape(words)}</title></circle>'
             )
         top += height
-    return svg(parts, WIDTH, frame.top + frame.height + 40, title)
+    bottom = frame.top + frame.height + 40
+    if legend:
+        systems = dict.fromkeys((bar.system, bar.colour) for bar in shown)
+        key, bottom = _legend([(f"line solid s{colour}", name) for name, colour in systems], bottom)
+        parts += key
+    return svg(parts, WIDTH, bottom, title)
+
+
+def _legend(entries: Sequence[tuple[str, str]], top: float) -> tuple[list[str], float]:
+    """Pieces of line with words beside them, below each other, and where they end."""
+    parts, top = [], top + 8
+    for style, words in entries:
+        parts.append(f'<line class="{style}" x1="52" x2="80" y1="{top:g}" y2="{top:g}"/>')
+        parts.append(f'<text class="label" x="88" y="{top + 4:g}">{escape(words)}</text>')
+        top += 17
+    return parts, top
 
 
 def key_line(colour: int) -> str:

@@ -197,6 +197,10 @@ def calibration(evaluation: Evaluation) -> str:
 def breakdowns(evaluation: Evaluation) -> str:
     """Error rates by group, the worst named."""
     parts = []
+    key = " ".join(
+        f'<span class="key">{_swatch(number)}{escape(system.name)}</span>'
+        for number, system in enumerate(evaluation.systems)
+    )
     columns = [each.column for each in evaluation.systems[0].breakdowns]
     for place, column in enumerate(columns):
         found = [system.breakdowns[place] for system in evaluation.systems]
@@ -208,7 +212,9 @@ def breakdowns(evaluation: Evaluation) -> str:
             count = f"{group.rates.target_trials:,} : {group.rates.nontarget_trials:,}"
             rows.append([escape(group.name), f"{group.speakers:,}", count, *cells])
         parts.append(html_table(header, rows))
-        parts.append(f'<figure class="groups">{breakdown_picture(evaluation, place)}</figure>')
+        parts.append(
+            f'<figure class="groups"><figcaption>{key}</figcaption>{breakdown_picture(evaluation, place)}</figure>'
+        )
         for system, each in zip(evaluation.systems, found, strict=True):
             words = " ".join(worst.sentence() for worst in each.worst)
             if words:
@@ -224,12 +230,13 @@ def breakdowns(evaluation: Evaluation) -> str:
     )
 
 
-def breakdown_picture(evaluation: Evaluation, place: int) -> str:
+def breakdown_picture(evaluation: Evaluation, place: int, *, legend: bool = False) -> str:
     """The rates of all groups of one column, as an SVG.
 
     Args:
         evaluation: Where they are.
         place: Which of its breakdowns.
+        legend: Name the systems within the picture.
     """
     found = [system.breakdowns[place] for system in evaluation.systems]
     bars = []
@@ -245,7 +252,8 @@ def breakdown_picture(evaluation: Evaluation, place: int) -> str:
                 if estimate is not None
             ]
         )
-    return breakdown_plot([group.name for group in found[0].groups], bars, f"Errors by {found[0].column}")
+    groups = [group.name for group in found[0].groups]
+    return breakdown_plot(groups, bars, f"Errors by {found[0].column}", legend=legend)
 
 
 def kinds(evaluation: Evaluation) -> str:
