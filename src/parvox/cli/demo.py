@@ -28,7 +28,7 @@ def demo(
         out: Folder for everything it makes.
         corpus: Folder of recordings with manifests; by default $PARVOX_CORPUS, else a small public corpus is
             downloaded, else synthetic voices are made.
-        size: full takes about six minutes on two cores; small is a quick check of every step, with poor accuracy.
+        size: full takes about five minutes on two cores; small is a quick check of every step, with poor accuracy.
         seed: Decides the split, weights and every random draw.
         offline: Do not use the network.
         overwrite: Begin anew instead of going on.
