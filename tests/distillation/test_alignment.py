@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from parvox.distillation.alignment import batch_alignment, class_alignment, instance_alignment
+from parvox.distillation.alignment import alignment, batch_alignment, class_alignment, instance_alignment
 
 LEVELS = (instance_alignment, class_alignment, batch_alignment)
 
@@ -69,3 +69,41 @@ def test_finite_with_certain_posteriors_of_many_classes(level):
     assert torch.isfinite(value)
     assert torch.isfinite(ours.grad).all()
     assert ours.grad.abs().sum() > 0
+
+
+def plainly(ours, theirs, temperature, instances, classes):
+    """The three levels as they are written, matrices between classes and all, for autograd to differentiate."""
+    student, teacher = ((each.double() / temperature).softmax(-1) for each in (ours, theirs))
+    divergence = (teacher * (teacher.log() - student.log())).sum(-1)
+    between = (teacher * classes).T @ (teacher * classes) - (student * classes).T @ (student * classes)
+    kept_student, kept_teacher = student * instances[:, None], teacher * instances[:, None]
+    among = kept_teacher @ kept_teacher.T - kept_student @ kept_student.T
+    return torch.stack(
+        [
+            temperature**2 * (instances * divergence).mean(),
+            between.square().sum() / student.shape[1],
+            among.square().sum() / len(student),
+        ]
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (0.0, 3.0, 0.0), (2.0, 0.0, 5.0)])
+def test_values_and_gradients_are_those_of_autograd(masked, shares):
+    draw = torch.Generator().manual_seed(4)
+    ours, theirs = (2 * torch.randn(5, 9, generator=draw) for _ in range(2))
+    instances, classes = (
+        (torch.tensor([1.0, 0, 1, 1, 0]), torch.tensor([1.0, 1, 0, 0, 1, 1, 0, 1, 1]))
+        if masked
+        else (torch.ones(5), torch.ones(9))
+    )
+    temperatures, weights = (1.0, 3.0), torch.tensor(shares)
+    wanted = tuple(share > 0 for share in shares)
+    got, expected = ours.clone().requires_grad_(), ours.clone().requires_grad_()
+    keep = (instances, classes) if masked else (None, None)
+    levels = alignment(got, theirs, temperatures, wanted, *keep)
+    plain = sum(plainly(expected, theirs, temperature, instances, classes) for temperature in temperatures)
+    torch.testing.assert_close(weights * levels, (weights * plain).float(), rtol=1e-4, atol=1e-6)
+    (weights * levels).sum().backward()
+    (weights * plain).sum().backward()
+    torch.testing.assert_close(got.grad, expected.grad, rtol=1e-3, atol=1e-5)

@@ -84,14 +84,19 @@ class View:
         )
 
     @cached_property
+    def cosines(self) -> Tensor:
+        """(batch, classes), what logits with and without margin are made of; the product is the dear part of them."""
+        return self._head.cosines(self.embedding)
+
+    @cached_property
     def free_logits(self) -> Tensor:
         """(batch, classes), scaled, without margin."""
-        return self._head.logits(self.embedding)
+        return self._head.of_cosines(self.cosines)
 
     @cached_property
     def margin_logits(self) -> Tensor:
         """(batch, classes), scaled, with the margin at the true speaker."""
-        return self._head.logits(self.embedding, self.labels)
+        return self._head.of_cosines(self.cosines, self.labels)
 
     def logits(self, margin: bool) -> Tensor:
         """(batch, classes) with or without margin; computed once a batch however many methods ask."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from parvox.data.whole import WholeUtterances
-from parvox.distillation.alignment import batch_alignment, class_alignment, instance_alignment
+from parvox.distillation.alignment import weighted_levels
 from parvox.distillation.attribution import evaluating, true_speaker_score
 from parvox.distillation.checks import (
     expect_labels,
@@ -224,16 +224,9 @@ class IntegratedDistillation(DistillationMethod):
     def _levels(self, name: str, student: View, teacher: View, weight: float) -> dict[str, Tensor]:
         settings = self.settings
         ours, theirs = student.free_logits, teacher.free_logits
-        levels = {
-            "instance": (settings.instance_weight, instance_alignment),
-            "class": (settings.class_weight, class_alignment),
-            "batch": (settings.batch_weight, batch_alignment),
-        }
-        return {
-            f"{name}_{level}": weight * own * torch.stack([align(ours, theirs, t) for t in settings.temperatures]).sum()
-            for level, (own, align) in levels.items()
-            if weight * own
-        }
+        weights = (settings.instance_weight, settings.class_weight, settings.batch_weight)
+        shares = tuple(weight * own for own in weights)
+        return weighted_levels(name, ours, theirs, settings.temperatures, shares)
 
 
 @contextlib.contextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from parvox.distillation.alignment import batch_alignment, class_alignment, instance_alignment
+from parvox.distillation.alignment import weighted_levels
 from parvox.distillation.checks import expect_labels, expect_same_classes, not_negative, positive_temperature
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 from parvox.errors import RecipeError
@@ -81,17 +80,8 @@ class MultiLevelDistillation(DistillationMethod):
         settings = self.settings
         ours, theirs = student.logits(settings.margin), teacher.logits(settings.margin)
         instances, classes = uncertain(theirs) if settings.uncertain else (None, None)
-        levels = {
-            "instance": (settings.instance_weight, instance_alignment, instances),
-            "class": (settings.class_weight, class_alignment, classes),
-            "batch": (settings.batch_weight, batch_alignment, instances),
-        }
-        terms = {}
-        for level, (weight, align, keep) in levels.items():
-            if weight:
-                each = [align(ours, theirs, temperature, keep) for temperature in settings.temperatures]
-                terms[f"{_NAME}_{level}"] = weight * torch.stack(each).sum()
-        return terms
+        weights = (settings.instance_weight, settings.class_weight, settings.batch_weight)
+        return weighted_levels(_NAME, ours, theirs, settings.temperatures, weights, instances, classes)
 
 
 def uncertain(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:

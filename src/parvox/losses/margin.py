@@ -68,9 +68,9 @@ class Softmax(SpeakerLoss):
         with torch.autocast(embeddings.device.type, enabled=False):
             return nn.functional.linear(embeddings.type_as(self.weight), self.weight, self.bias)
 
-    def logits(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See `SpeakerLoss.logits`; labels change nothing."""
-        return self.cosines(embeddings)
+    def of_cosines(self, cosines: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See `SpeakerLoss.of_cosines`; labels change nothing."""
+        return cosines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +194,11 @@ class MarginSoftmax(SpeakerLoss):
                 cosines = cosines.unflatten(1, (self.classes, self.settings.sub_centres)).amax(-1)
             return cosines
 
-    def logits(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See `SpeakerLoss.logits`."""
-        cosines = self.cosines(embeddings)
+    def of_cosines(self, cosines: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See `SpeakerLoss.of_cosines`."""
         if labels is None:
             return self.settings.scale * cosines
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with torch.autocast(cosines.device.type, enabled=False):
             targets = labels.unsqueeze(1)
             held = cosines.scatter(1, targets, self.hold_back(cosines.gather(1, targets)))
             if self.penalty > 0:

@@ -48,6 +48,15 @@ class SpeakerLoss(nn.Module):
         Returns:
             (batch, classes) float32, scaled.
         """
+        return self.of_cosines(self.cosines(embeddings), labels)
+
+    def of_cosines(self, cosines: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits of what `cosines` gave, so that those with and without margin share its product.
+
+        Args:
+            cosines: (batch, classes).
+            labels: As for `logits`.
+        """
         raise NotImplementedError
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
