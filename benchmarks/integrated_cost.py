@@ -1,18 +1,21 @@
-"""What a step with integrated gradients costs beside its arithmetic minimum, and what maps on disk save.
+"""What maps on disk save a step with integrated gradients, and when they are worth their making.
 
     python benchmarks/integrated_cost.py CORPUS [--batch_size 32] [--crop_s 1.0] [--device cpu]
 
 CORPUS is a prepared corpus. Teacher (ECAPA-TDNN, 256 channels) and student (BC-CMT-Tiny) have random weights; one batch
-is repeated. The minimum is what `IntegratedSettings.passes` counts, with each pass timed by itself in the same run: the
-teacher forwards, forwards and backwards to its features, the student forwards and backwards. Prints, and writes to
-benchmarks/results/integrated_cost.csv, seconds a step, the minimum and their ratio; for maps on disk also the seconds
-to compute one, and after how many items of training that is won back.
+is repeated. Each round takes the steps of all ways in turns; times are medians over the rounds, and so is a way's share
+of the step that computes its maps. On processors they are seconds of all cores together, on a GPU by the clock.
+Optimizers and features are left out. What a step costs beside its arithmetic minimum, distillation_cost.py tells.
+
+Prints, and writes to benchmarks/results/integrated_cost.csv, seconds a step, the seconds to compute a map, the bytes
+that it takes, and how many items of its utterance win the computation back.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import statistics
 import sys
 import tempfile
 import time
@@ -35,10 +38,12 @@ from parvox.files import atomic_file
 from parvox.losses import LOSSES
 from parvox.losses.registry import SpeakerLoss
 from parvox.models import ENCODERS, POOLINGS, ModelSettings, SpeakerModel
+from parvox.progress import progress
 from parvox.training.module import TrainedModule
 from parvox.training.teachers import Inputs
 
 HERE = Path(__file__).parent
+COMPUTED, ON_DISK = "computed", "on disk"
 
 
 def benchmark(
@@ -47,37 +52,47 @@ def benchmark(
     batch_size: int = 32,
     crop_s: float = 1.0,
     device: str = "cpu",
-    repeats: int = 3,
+    rounds: int = 5,
     out: Path = HERE / "results" / "integrated_cost.csv",
 ) -> None:
-    """Time steps with integrated gradients.
+    """Time steps with maps computed and on disk.
 
     Args:
         corpus: Prepared corpus.
         batch_size: Items a step.
         crop_s: Seconds of each.
         device: Where to compute.
-        repeats: Of each timing; the fastest counts.
+        rounds: Of all steps.
         out: CSV file to write.
     """
     prepared = PreparedCorpus.load(corpus)
     batches = Batches(prepared, DataSettings(crop_s=crop_s, batch_size=batch_size, workers=0), seed=1)
-    bench = Bench(batches, next(batches.epoch(0)).to(device), repeats)
-    rows = []
-    for name, settings in methods().items():
-        rows.append(bench.step(name, settings))
-        print("{method:<44} {seconds:7.3f} s a step, minimum {minimum:7.3f}, ratio {ratio:.2f}".format(**rows[-1]))
+    bench = Bench(batches, next(batches.epoch(0)).to(device))
+    computed = IntegratedSettings()
     with tempfile.TemporaryDirectory() as folder:
-        rows.append(bench.step("mask, maps on disk", IntegratedSettings(cache=folder)))
-    computed = next(row for row in rows if row["method"] == "mask")
-    kept = rows[-1]
-    kept["items_to_win_back"] = bench.map_seconds / ((computed["seconds"] - kept["seconds"]) / batch_size)
-    print("{method:<44} {seconds:7.3f} s a step, minimum {minimum:7.3f}, ratio {ratio:.2f}".format(**kept))
+        steps = {
+            COMPUTED: bench.step(computed),
+            "computed, one duration": bench.step(dataclasses.replace(computed, durations_s=(0.0,))),
+            ON_DISK: bench.step(dataclasses.replace(computed, cache=folder)),
+            "path, without maps": bench.step(dataclasses.replace(computed, reading="path")),
+            "mlld, on the plain input alone": bench.step(MlldSettings()),
+        }
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) / bench.mapped
+        times = bench.in_turns(steps, rounds)
+    rows: list[dict[str, Any]] = []
+    for name, own in times.items():
+        share = statistics.median(mine / whole for mine, whole in zip(own, times[COMPUTED], strict=True))
+        rows.append({"maps": name, "seconds": statistics.median(own), "share": share})
+        print(f"{name:<34} {rows[-1]['seconds']:8.3f} s a step, {share:.2f} of the step that computes its maps")
+    saved = statistics.median(a - b for a, b in zip(times[COMPUTED], times[ON_DISK], strict=True)) / batch_size
+    made = bench.map_seconds
+    rows.append({"maps": ON_DISK, "map_seconds": made, "map_bytes": size, "items_to_win_back": made / saved})
     print(
-        f"a map on disk takes {bench.map_seconds:.2f} s to compute, which {kept['items_to_win_back']:.1f} items of its "
-        f"utterance win back; it takes {bench.map_bytes / 1000:.0f} kB"
+        f"an item saves {saved:.3f} s; a map takes {size / 1000:.0f} kB and {made:.3f} s, which {made / saved:.1f} "
+        "items of its utterance win back"
     )
     facts = environment()
+    facts |= {"batch_size": str(batch_size), "crop_s": str(crop_s), "device": device}
     names = list(dict.fromkeys(key for row in rows for key in row))
     with atomic_file(out, overwrite=True) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*names, *facts])
@@ -86,31 +101,22 @@ def benchmark(
     print(f"{batch_size} items of {crop_s} s on {device}; {facts['hardware']}, commit {facts['commit']}; {out}")
 
 
-def methods() -> dict[str, MethodSettings]:
-    """What is timed besides maps on disk."""
-    settings = IntegratedSettings()
-    return {
-        "mlld": MlldSettings(),
-        "path": dataclasses.replace(settings, reading="path"),
-        "mask": settings,
-        "mask, one duration": dataclasses.replace(settings, durations_s=(0.0,)),
-        "mask, 20 steps": dataclasses.replace(settings, steps=20),
-    }
-
-
 class Bench:
     """A pair of models and one batch.
 
     Args:
         batches: Where it comes from.
         batch: On the device.
-        repeats: Of each timing.
+
+    Attributes:
+        mapped: Utterances whose maps were computed to be kept.
+        map_seconds: That each of them took.
     """
 
-    def __init__(self, batches: Batches, batch: Batch, repeats: int) -> None:
-        assert batch.labels is not None
-        self.batches, self.batch, self.repeats = batches, batch, repeats
-        self.map_seconds = self.map_bytes = 0.0
+    def __init__(self, batches: Batches, batch: Batch) -> None:
+        self.batch = batch
+        self.spoken = Spoken(batches.whole, set(batch.ids))
+        self.mapped, self.map_seconds = len(self.spoken), 0.0
         device = batch.waveforms.device
         torch.manual_seed(1)
         self.teacher, self.classifier = made("ecapa_tdnn", batches.classes, channels=256, frames_dim=768)
@@ -122,63 +128,40 @@ class Bench:
         self.features, _ = self.teacher.extract_features(batch.waveforms)
         self.inputs = Inputs(batch.waveforms, self.features, batch.labels, batch)
 
-    def step(self, name: str, settings: MethodSettings) -> dict[str, Any]:
-        """Time a method's step and the passes that it cannot do without."""
+    def step(self, settings: MethodSettings) -> Callable[[], None]:
+        """A method's step; maps that it keeps are computed here."""
         side = Side.of("the teacher", self.teacher, self.classifier)
-        module = TrainedModule(self.student, self.head, {name: settings}, side)
+        module = TrainedModule(self.student, self.head, {"method": settings}, side)
         (method,) = module.distillation_methods()
-        spoken = Spoken(self.batches.whole, set(self.batch.ids))
-        before = time.perf_counter()
-        if method.prepare(spoken, "benchmark"):
-            self.map_seconds = (time.perf_counter() - before) / len(spoken)
-            cache = getattr(settings, "cache")  # noqa: B009
-            self.map_bytes = sum(path.stat().st_size for path in Path(cache).rglob("*.safetensors")) / len(spoken)
+        before = self.now()
+        if method.prepare(self.spoken, "benchmark"):
+            self.map_seconds = (self.now() - before) / self.mapped
 
-        def whole() -> None:
+        def step() -> None:
             with torch.no_grad():
                 view = View.of(self.teacher, self.classifier, self.features, self.batch.labels, self.batch)
             loss, _ = module(self.inputs, view, 0.5)
             loss.backward()
             module.zero_grad()
 
-        taken, forward, gradient, student = self.fastest(whole, self._forward, self._gradient, self._student)
-        passes = settings.passes(self.teacher, self.features) if isinstance(settings, IntegratedSettings) else None
-        minimum = forward + student
-        if passes is not None:
-            minimum = (
-                (passes.teacher_forward - passes.teacher_backward) * forward
-                + passes.teacher_backward * gradient
-                + passes.student * student
-            )
-        return {"method": name, "seconds": taken, "minimum": minimum, "ratio": taken / minimum}
+        return step
 
-    def fastest(self, *jobs: Callable[[], None]) -> Iterator[float]:
-        """Each job's fastest time, the jobs taken in turns so that whatever slows the machine slows all of them."""
-        times: list[list[float]] = [[] for _ in jobs]
-        for _ in range(self.repeats + 1):  # the first warms up
-            for job, own in zip(jobs, times, strict=True):
-                before = time.perf_counter()
-                job()
-                if self.features.is_cuda:
-                    torch.cuda.synchronize()
-                own.append(time.perf_counter() - before)
-        return (min(own[1:]) for own in times)
+    def now(self) -> float:
+        """Seconds of the processors, which nobody else's work adds to; on a GPU, by the clock."""
+        if not self.features.is_cuda:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
-    @torch.no_grad()
-    def _forward(self) -> None:
-        self.classifier.logits(self.teacher.embed_features(self.features).embedding)
-
-    def _gradient(self) -> None:
-        x = self.features.clone().requires_grad_()
-        logits = self.classifier.logits(self.teacher.embed_features(x).embedding)
-        torch.autograd.grad(logits.softmax(1)[:, 0].sum(), x)
-
-    def _student(self) -> None:
-        output = self.student.embed_features(self.features)
-        assert self.batch.labels is not None
-        self.head(output.embedding, self.batch.labels).backward()
-        self.student.zero_grad()
-        self.head.zero_grad()
+    def in_turns(self, steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+        """Seconds of each step in each round, after one to warm up."""
+        times: dict[str, list[float]] = {name: [] for name in steps}
+        for _ in progress(range(rounds + 1), "rounds"):
+            for name, step in steps.items():
+                before = self.now()
+                step()
+                times[name].append(self.now() - before)
+        return {name: own[1:] for name, own in times.items()}
 
 
 class Spoken(WholeUtterances):
