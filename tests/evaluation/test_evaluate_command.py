@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parvox.cli.main import main
+from parvox.corpora.prepared import PreparedCorpus
+from parvox.runtime.embeddings import Embeddings, save_embeddings
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
@@ -80,3 +83,57 @@ def test_bad_input_is_one_line(
     assert err.count("\n") == 1
     assert words in err
     assert not (tmp_path / "out").exists()
+
+
+def spoilt(kind: str, corpus: PreparedCorpus) -> list[str]:
+    """Lines of the test trials, made bad."""
+    trials = corpus.trials("test")
+    speaker = {cut.id: cut.supervisions[0].speaker for cut in corpus.cuts("test")}
+    first = {speaker[trials[0].enrol]}
+    kept = {
+        "only targets": [trial for trial in trials if trial.target],
+        "only impostors": [trial for trial in trials if not trial.target],
+        "one speaker": [trial for trial in trials if {speaker[trial.enrol], speaker[trial.test]} == first],
+    }.get(kind, trials)
+    lines = [f"{int(trial.target)} {trial.enrol} {trial.test}" for trial in kept]
+    turned = f"{int(not trials[0].target)} {trials[0].enrol} {trials[0].test}"
+    more = {
+        "an unknown utterance": ["0 nobody somebody"],
+        "a line twice": lines[:1],
+        "both labels of a pair": [turned],
+    }
+    return [turned, *lines[1:]] if kind == "the wrong label" else lines + more.get(kind, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("only targets", "is a non-target trial; error rates need both kinds"),
+        ("only impostors", "is a target trial; error rates need both kinds"),
+        ("one speaker", "is a non-target trial"),
+        ("an unknown utterance", "2 of its 38 utterances are unknown, such as 'nobody'"),
+        ("a line twice", "1 trials stand there twice"),
+        ("both labels of a pair", "which also stands there with the other label"),
+        ("the wrong label", "1 trials contradict the corpus"),
+    ],
+)
+def test_bad_trials_are_one_line(
+    kind: str, words: str, six_speakers: Path, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list").write_text("\n".join(spoilt(kind, PreparedCorpus.load(six_speakers))))
+    code, out, err = run(capsys, six_speakers, "--models", model_file, "--trials", tmp_path / "list", "--no_cache")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_embeddings_that_are_none_are_one_line(
+    value: float, six_speakers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = tuple(cut.id for cut in PreparedCorpus.load(six_speakers).cuts("test"))
+    rows = np.ones((len(ids), 4), np.float32)
+    rows[3] = value
+    save_embeddings(Embeddings(ids, rows, np.ones(len(ids), np.float32), "f" * 64, "made"), tmp_path / "made.npz")
+    code, out, err = run(capsys, six_speakers, "--models", tmp_path / "made.npz", "--no_cache", "--replicates", 0)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "made: 1 embeddings are zero or not finite" in err

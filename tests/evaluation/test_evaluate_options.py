@@ -277,6 +277,10 @@ def test_text_dependent_trials_by_kind(corpus: PreparedCorpus, model_file: Path,
     wrong = np.array([speaker[a] == speaker[b] and text[a] != text[b] for a, b, _ in trials])
     assert kinds["target-wrong"].eer.value == ScoreSet(scores[target], scores[wrong]).eer()
     assert kinds["target-wrong"].eer.interval is not None
+    # All pairs are the same trials, whatever their order, and need no list.
+    pairs = load_questions(Speaking(), all_pairs=True, text_dependent=True)  # type: ignore[arg-type]
+    assert (len(pairs.trials), pairs.trials.targets) == (len(trials), int(target.sum()))
+    assert np.bincount(trial_kinds(pairs.trials, pairs.speakers))[1:].tolist() == list(counted.values())
     # Without being told, the same list contradicts the corpus.
     with pytest.raises(TrialError, match="contradict the corpus"):
         evaluate([model_file], corpus, trials=tmp_path / "kinds", workers=0)

@@ -133,6 +133,8 @@ def load_questions(
         text_of = {name: cut.supervisions[0].text or "" for name, cut in cuts.items()}
         for voice, ids in {} if listed is None else listed.voices.items():
             text_of[voice] = _one_text(voice, {text_of[each] for each in ids})
+        if all_pairs:  # paired by speaker so far
+            index = index.only_same(text_of)
     speakers = index.speakers(speaker_of, text_of)
     for kind, number in (("target", index.targets), ("non-target", index.nontargets)):
         if not number:

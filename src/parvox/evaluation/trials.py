@@ -198,6 +198,16 @@ class TrialIndex:
             )
         return Speakers(names, enrol, test, same_text, reordered)
 
+    def only_same(self, text_of: Mapping[str, str]) -> TrialIndex:
+        """The trials, those with different texts being non-targets.
+
+        Args:
+            text_of: The text of each utterance or voice.
+        """
+        digest = hashlib.sha256("\n".join([self.sha256, *(text_of[name] for name in self.ids)]).encode())
+        target = self.target & self._agree(text_of)
+        return TrialIndex(self.ids, self.enrol, self.test, target, name=self.name, sha256=digest.hexdigest())
+
     def _agree(self, values: Mapping[str, str]) -> NDArray[np.bool_]:
         """(trials,) whether both sides have the same value."""
         numbers = {value: number for number, value in enumerate({values[utterance] for utterance in self.ids})}
