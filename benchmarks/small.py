@@ -5,7 +5,7 @@
 CORPUS is a folder of recordings with manifests (see docs/corpora.md). Every recipe is trained with every seed, exported
 to fp32 and evaluated on the test speakers, whom no choice was made on: epochs are picked, and settings were, on the dev
 speakers. Recipes of `text-dependent` learn phrases of four digits, of speakers that each seed deals anew; all others
-train and test on the speakers of benchmarks/distillation/speakers.csv.
+train and test on the speakers of benchmarks/comparison/speakers.csv.
 
 Writes benchmarks/results/small.csv after each run, draws docs/pictures/small.svg, and prints the tables. What is there
 is not done again; a run that was stopped, by whatever, goes on where it stood. A recipe that changed is trained anew.
@@ -144,7 +144,7 @@ def prepare_corpus(root: Path, work: Path, job: Job) -> PreparedCorpus:
             )
         else:
             settings = PrepareSettings(
-                name="words", split_file=HERE / "distillation" / "speakers.csv", trials_per_split=20_000
+                name="words", split_file=HERE / "comparison" / "speakers.csv", trials_per_split=20_000
             )
         prepare("csv", root / "arabic-digits" if dependent else root, folder, settings, overwrite=True)
     return PreparedCorpus.load(folder)

@@ -61,20 +61,22 @@ class Conditions:
     Args:
         corpus: The prepared corpus.
         split: Whose trials.
+        only: Names of conditions; all if None.
     """
 
-    def __init__(self, corpus: PreparedCorpus, split: str) -> None:
+    def __init__(self, corpus: PreparedCorpus, split: str, only: tuple[str, ...] | None = None) -> None:
         self.cuts = list(corpus.cuts(split))
         self.trials = TrialIndex.from_trials(corpus.utterance_trials(split), split)
         rate = corpus.info.sample_rate_hz
         noises = [_load(cut) for cut in corpus.noise(test=True) or ()]
         rooms = [_load(cut) for cut in corpus.rirs(test=True) or ()]
-        self.changes: dict[str, Change] = {
+        changes: dict[str, Change] = {
             "clean": lambda wave, _: wave,
             "noise": lambda wave, draw: _noisy(wave, noises[draw.integers(len(noises))], rate, draw),
             "room": lambda wave, draw: _in_a_room(wave, rooms[draw.integers(len(rooms))]),
             "short": lambda wave, _: _middle(wave, round(SHORT_S * rate)),
         }
+        self.changes = {name: change for name, change in changes.items() if only is None or name in only}
         self.sources = self._sources(corpus, split)
 
     def scores(self, system: System) -> dict[str, NDArray[np.float32]]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conditions import REPLICATES, Conditions
 from numpy.typing import NDArray
 
+from comparison.conditions import REPLICATES, Conditions
+from comparison.plan import students_alone
 from parvox.evaluation.resampling import Interval, interval
 
 PLAIN = ("label", "embedding")  # the conventional methods, the better of which is to be beaten
@@ -30,7 +31,7 @@ class Line:
         interval: Of the mean, 95 %, by speaker.
         min_dcf: Mean over the seeds.
         added: Parameters that the method adds for training.
-        seconds: Per step.
+        minutes: Of training, on whatever was at hand.
         replicates: (replicates,) EER, the mean over the seeds.
         ratios: By the row it is set against, the ratio of EERs and its interval.
     """
@@ -44,28 +45,25 @@ class Line:
     interval: Interval | None
     min_dcf: float
     added: int
-    seconds: float
+    minutes: float
     replicates: NDArray[np.float64]
     ratios: dict[str, tuple[float, Interval | None]]
 
 
-def summarise(
-    found: Iterable[dict[str, Any]], budget: str, conditions: Conditions, work: Path, split: str
-) -> list[Line]:
+def summarise(found: Iterable[dict[str, Any]], conditions: Conditions, work: Path, split: str) -> list[Line]:
     """A line for each group, row and condition.
 
     Args:
         found: Rows of the results file.
-        budget: Which of them.
         conditions: The trials that they were scored on.
         work: Where the scores are kept.
         split: Whose.
     """
     runs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for each in found:
-        if each["budget"] == budget:
-            runs.setdefault((each["group"], each["row"], each["condition"]), []).append(each)
+        runs.setdefault((each["group"], each["row"], each["condition"]), []).append(each)
     lines: dict[tuple[str, str, str], Line] = {}
+    alone = students_alone()
     for key, rows in runs.items():
         replicates = np.mean([_replicates(each, conditions, work, split) for each in rows], axis=0)
         eers = [float(each["eer"]) for each in rows]
@@ -77,12 +75,13 @@ def summarise(
             interval=interval(replicates),
             min_dcf=float(np.mean([float(each["min_dcf"]) for each in rows])),
             added=int(rows[0]["parameters_added"]),
-            seconds=float(np.mean([float(each["seconds_per_step"]) for each in rows])),
+            minutes=float(np.mean([float(each["seconds"]) for each in rows])) / 60,
             replicates=replicates,
             ratios={},
         )
     for (group, row, condition), line in lines.items():
-        others = {name: lines.get((group, name, condition)) for name in ("none", *PLAIN, "teacher")}
+        others = {name: lines.get((group, name, condition)) for name in (*PLAIN, "teacher")}
+        others["none"] = lines.get((*alone[group], condition))
         plain = [others[name] for name in PLAIN if others[name] is not None]
         against = {"none": others["none"], "teacher": others["teacher"]}
         if plain:
@@ -110,16 +109,23 @@ def print_table(lines: list[Line]) -> None:
         ours = [line for line in lines if line.group == group]
         names = list(dict.fromkeys(line.condition for line in ours))
         heads = ["row", "seeds", *(f"EER {name}" for name in names), "/ none", "/ better plain", "/ teacher"]
-        heads += ["minDCF", "added", "s a step"]
+        heads += ["minDCF", "added", "minutes"]
         print(f"\n### {group}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for row in dict.fromkeys(line.row for line in ours):
             by_condition = {line.condition: line for line in ours if line.row == row}
             clean = by_condition["clean"]
             cells = [row, str(clean.seeds), *(_rate(by_condition[name]) for name in names)]
             cells += [_ratio(clean.ratios.get(name)) for name in ("none", "plain", "teacher")]
-            cells += [f"{clean.min_dcf:.3f}", f"{clean.added:,}", f"{clean.seconds:.2f}"]
+            cells += [f"{clean.min_dcf:.3f}", f"{clean.added:,}", f"{clean.minutes:.1f}"]
             print(f"| {' | '.join(cells)} |")
     print("\nEER in %, mean over the seeds [95 % by speaker]; ratios of clean EERs with the same draws on both sides.")
+
+
+def print_tuning(found: Iterable[dict[str, Any]]) -> None:
+    """What was tried on the dev speakers, as Markdown."""
+    print("| row | EER clean, dev |\n|---|---:|")
+    for each in found:
+        print(f"| {each['group']}/{each['row']} | {100 * float(each['eer']):.2f} |")
 
 
 def _rate(line: Line) -> str:

@@ -1,0 +1,103 @@
+"""One run of the comparison: trained, scored under every condition, its scores kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from comparison.conditions import Conditions
+from comparison.plan import Row, merged
+from parvox.corpora.prepared import PreparedCorpus
+from parvox.evaluation.environment import environment
+from parvox.evaluation.system import load_system
+from parvox.files import atomic_file
+from parvox.training.recipe import Recipe, load_recipe
+from parvox.training.run import Run
+from parvox.training.trainer import train
+
+TEACHER_SEED = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run needs.
+
+    Attributes:
+        row: Of the plan.
+        seed: Of its training.
+        corpus: Folder of the prepared corpus.
+        work: Folder for runs and scores.
+        teachers: Folder of the groups' teachers.
+        split: Whose trials it is scored on.
+        only: Conditions; all if None.
+    """
+
+    row: Row
+    seed: int
+    corpus: Path
+    work: Path
+    teachers: Path
+    split: str
+    only: tuple[str, ...] | None = None
+
+
+def run_job(job: Job) -> list[dict[str, Any]]:
+    """A row of the results for each condition; whatever is there already is not done again."""
+    prepared = PreparedCorpus.load(job.corpus)
+    run = _trained(job, prepared)
+    conditions = Conditions(prepared, job.split, job.only)
+    scores = conditions.scores(load_system(run.folder, device="cpu"))
+    kept = job.work / f"{job.row.slug}-{job.seed}-{job.split}.npz"
+    with atomic_file(kept, overwrite=True) as temporary, temporary.open("wb") as file:
+        np.savez(file, **scores)  # type: ignore[arg-type]
+    facts = environment()
+    rows = []
+    for condition, each in scores.items():
+        eer, min_dcf = conditions.rates(each)
+        rows.append(
+            {
+                "group": job.row.group,
+                "row": job.row.name,
+                "seed": str(job.seed),
+                "condition": condition,
+                "eer": eer,
+                "min_dcf": min_dcf,
+                "parameters": run.summary["parameters"],
+                "parameters_added": run.summary["parameters_added_for_training"],
+                "seconds": run.summary["seconds"],
+                "steps": run.summary["steps"],
+                **facts,
+            }
+        )
+    return rows
+
+
+def _trained(job: Job, corpus: PreparedCorpus) -> Run:
+    """The finished run of a row; its group's teacher was trained before."""
+    row, sections = job.row, job.row.recipe
+    options = ["--corpus", str(corpus.folder), "--seed", str(job.seed)]
+    if "distillation" in sections and "alongside" not in sections["distillation"]:
+        options += ["--distillation.teacher", str(job.teachers / f"{row.group}-teacher-{TEACHER_SEED}")]
+        if _has_maps(sections["distillation"].get("integrated")):  # of one teacher: all seeds share them
+            maps = {"distillation": {"integrated": {"cache": str(job.teachers / "maps")}}}
+            sections = merged(sections, maps)
+    folder = job.teachers if row.name == "teacher" else job.work
+    return train(
+        _recipe(folder / f"{row.slug}.yaml", sections, options), folder / f"{row.slug}-{job.seed}", resume=True
+    )
+
+
+def _has_maps(settings: dict[str, Any] | None) -> bool:
+    return settings is not None and settings.get("reading", "mask") in ("mask", "amplify")
+
+
+def _recipe(path: Path, sections: dict[str, Any], options: list[str]) -> Recipe:
+    """A row's recipe, also written down."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, overwrite=True) as temporary:
+        temporary.write_text(yaml.safe_dump(sections, sort_keys=False), encoding="utf-8")
+    return load_recipe(path, options)
