@@ -5,8 +5,8 @@
 
 CORPUS is a folder of recordings with manifests. `comparison/plan.yaml` says what is compared, `comparison/speakers.csv`
 who trains and who tests. Every run is trained once and its scores are kept, so that a second call goes on where the
-first one stopped; results/distillation.csv is written anew after each run, and the table is printed at the end. With the
-budget `tuning` the settings that the plan lists as tried are scored on the dev speakers, into
+first one stopped; results/distillation.csv is written anew after each run, and the table is printed at the end. With
+the budget `tuning` the settings that the plan lists as tried are scored on the dev speakers, into
 results/distillation-tuning.csv.
 """
 
