@@ -24,8 +24,7 @@ def unit(rows: int, dim: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("top_k", [None, 2, 7, 40, 500])
 def test_statistics_agree_with_sorting_each_row(top_k: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 40 * 9)  # several blocks of several pieces
-    monkeypatch.setattr(module, "_PIECE_BYTES", 4 * 40 * 2)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 40 * 9)  # several blocks
     embeddings, cohort = unit(31, 6, 0), unit(40, 6, 1)
     found = cohort_statistics(embeddings, cohort, top_k)
     for row, embedding in enumerate(embeddings):

@@ -30,6 +30,7 @@ from parvox.corpora.splits import read_split_file
 from parvox.corpora.trials import TrialList, read_trials, write_enrolments, write_trials
 from parvox.errors import CorpusError, OutputError, nearest
 from parvox.files import atomic_folder, refuse_overwrite
+from parvox.processors import available_processors
 
 IMPORTERS: dict[str, Callable[[Path], Listing]] = {
     "folder": import_folder,
@@ -88,7 +89,7 @@ def prepare(
     listed = read_trials(settings.trials) if settings.trials else None
     if settings.join.phrase_list:
         read_phrases(settings.join.phrase_list)  # what is wrong with it had better be known before the decoding
-    jobs = max(jobs or os.cpu_count() or 1, 1)
+    jobs = max(jobs or available_processors(), 1)
 
     listing = IMPORTERS[importer](root)
     if not listing.labelled:

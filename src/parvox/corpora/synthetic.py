@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from parvox.corpora.synthetic_channel import NOISE_KINDS, draw_noise, draw_room,
 from parvox.corpora.synthetic_voice import SAMPLE_RATE_HZ, Voice, draw_voice, speak
 from parvox.errors import RecipeError
 from parvox.files import atomic_folder
+from parvox.processors import available_processors
 from parvox.progress import progress
 
 SOURCE = "parvox-synthetic"
@@ -91,7 +91,7 @@ def generate_synthetic(
     """
     settings = settings or SyntheticSettings()
     with atomic_folder(folder, overwrite=overwrite) as temporary:
-        _write_speech(temporary / "speech", settings, workers or os.cpu_count() or 1)
+        _write_speech(temporary / "speech", settings, workers or available_processors())
         _write_noise(temporary / "noise", settings)
         facts = {"source": SOURCE, "version": VERSION, "settings": dataclasses.asdict(settings)}
         (temporary / SETTINGS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -21,6 +21,7 @@ from parvox.data.recordings import Recordings
 from parvox.data.settings import AugmentationSettings, DataSettings
 from parvox.data.whole import WholeUtterances
 from parvox.errors import CorpusError, ParvoxError, RecipeError, TrainingError
+from parvox.processors import available_processors
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -188,7 +189,7 @@ class Batches:
 
 def default_workers() -> int:
     """Loading processes for the processors at hand: none on two or fewer, where they would only be in the way."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = available_processors()
     beside = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # training processes on this machine, by torchrun
     return 0 if processors <= 2 else min(_MOST_WORKERS, processors // 2 // beside)
 

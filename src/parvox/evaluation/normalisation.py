@@ -11,9 +11,7 @@ side alone.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,14 +21,13 @@ from numpy.typing import NDArray
 from parvox.errors import TrialError
 from parvox.evaluation.embeddings import Embeddings
 from parvox.evaluation.scoring import normalise
-from parvox.progress import progress
+from parvox.evaluation.threads import in_blocks
 
 Normalisation = Literal["none", "znorm", "tnorm", "snorm", "asnorm"]
 
 MIN_COHORT = 10
 
-_BLOCK_BYTES = 32 << 20  # of scores against the cohort at a time
-_PIECE_BYTES = 1 << 20  # of them that are partitioned while they are in the cache
+_BLOCK_BYTES = 5 << 20  # of scores against the cohort at a time: about what a core's own cache holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,24 +109,19 @@ def cohort_statistics(
     size = len(cohort)
     kept = size if top_k is None else min(top_k, size)
     mean, std = np.empty(len(unit), np.float32), np.empty(len(unit), np.float32)
-    rows = max(1, _BLOCK_BYTES // (4 * size))
-    buffer = np.empty((min(rows, len(unit)), size), np.float32)
     other_way = np.ascontiguousarray(cohort.T)
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
-        for start in progress(range(0, len(unit), rows), "cohort", unit="block"):
-            block = buffer[: len(unit) - start]
-            np.matmul(unit[start : start + rows], other_way, out=block)
-            shares = np.array_split(np.arange(len(block)), cores)
-            jobs = [
-                pool.submit(
-                    _moments, block[part[0] : part[-1] + 1], kept, mean[start + part[0] :], std[start + part[0] :]
-                )
-                for part in shares
-                if len(part)
-            ]
-            for job in jobs:
-                job.result()
+
+    def moments(low: int, high: int) -> None:
+        scores = unit[low:high] @ other_way
+        if kept < size:
+            scores.partition(size - kept, axis=1)
+            scores = scores[:, size - kept :]
+        centre = scores.mean(axis=1, keepdims=True)
+        mean[low:high] = centre[:, 0]
+        scores -= centre  # two passes: scores near one another would cancel in one
+        std[low:high] = np.sqrt(np.einsum("ij,ij->i", scores, scores) / kept)
+
+    in_blocks(moments, len(unit), max(1, _BLOCK_BYTES // (4 * size)), "cohort")
     flat = int(np.count_nonzero(~(std > 1e-6)))
     if flat:
         raise TrialError(
@@ -137,21 +129,6 @@ def cohort_statistics(
             "is broken"
         )
     return CohortStatistics(mean, std)
-
-
-def _moments(scores: NDArray[np.float32], kept: int, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
-    """Mean and deviation of the highest `kept` scores of each row, into the first places of `mean` and `std`."""
-    size = scores.shape[1]
-    piece = max(1, _PIECE_BYTES // (4 * size))
-    for low in range(0, len(scores), piece):
-        part = scores[low : low + piece]
-        if kept < size:
-            part.partition(size - kept, axis=1)
-            part = part[:, size - kept :]
-        centre = part.mean(axis=1, keepdims=True)
-        mean[low : low + len(part)] = centre[:, 0]
-        part -= centre  # two passes: scores near one another would cancel in one
-        std[low : low + len(part)] = np.sqrt(np.einsum("ij,ij->i", part, part) / kept)
 
 
 def normalise_scores(

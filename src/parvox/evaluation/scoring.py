@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from parvox.errors import TrialError
 from parvox.evaluation.embeddings import Embeddings
+from parvox.evaluation.threads import in_blocks
 from parvox.evaluation.trials import TrialIndex
 
 _BLOCK = 1 << 10  # trials scored together: their embeddings stay in a core's own cache
+_SHARE = 1 << 17  # trials that a thread takes at a time
 
 
 def normalise(embeddings: Embeddings, mean: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -80,12 +82,16 @@ def pair_products(
         (pairs,) float32.
     """
     scores = np.empty(len(rows), np.float32)
-    first, second = (np.empty((_BLOCK, left.shape[1]), np.float32) for _ in range(2))
-    for start in range(0, len(rows), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        count = len(scores[part])
-        # Rows are within range, as their makers saw to; "clip" only spares a copy.
-        np.take(left, rows[part], axis=0, out=first[:count], mode="clip")
-        np.take(right, columns[part], axis=0, out=second[:count], mode="clip")
-        np.einsum("ij,ij->i", first[:count], second[:count], out=scores[part])
+
+    def products(low: int, high: int) -> None:
+        first, second = (np.empty((min(_BLOCK, high - low), left.shape[1]), np.float32) for _ in range(2))
+        for start in range(low, high, _BLOCK):
+            part = slice(start, min(start + _BLOCK, high))
+            count = len(scores[part])
+            # Rows are within range, as their makers saw to; "clip" only spares a copy.
+            np.take(left, rows[part], axis=0, out=first[:count], mode="clip")
+            np.take(right, columns[part], axis=0, out=second[:count], mode="clip")
+            np.einsum("ij,ij->i", first[:count], second[:count], out=scores[part])
+
+    in_blocks(products, len(rows), _SHARE)
     return scores

@@ -29,6 +29,7 @@ from parvox.export.settled import settle_dev
 from parvox.export.speed import session_milliseconds
 from parvox.files import atomic_file, refuse_overwrite
 from parvox.models import SpeakerModel
+from parvox.processors import available_processors
 from parvox.runtime.embedder import SpeakerEmbedder
 from parvox.runtime.model_file import Precision
 from parvox.runtime.operating import OperatingPoint
@@ -146,13 +147,15 @@ def export_model(
         )
     traced = _traced_graph(run)
     graph = strip(compact_frontend(traced, features))
-    session = open_session(graph.SerializeToString(), threads=_threads())
+    session = open_session(graph.SerializeToString(), threads=available_processors())
     probes = material.check_clips(_PROBE_CLIPS)
     pytorch_distance = check_against_pytorch(model, session, probes[::2])
     fp32 = _measure(graph, session, material, subtract_mean, "fp32")
     kept, quantised = fp32, None
     if precision == "int8":
-        quantiser = Quantiser(traced, features, material.training_clips(calibration_clips), probes, _threads())
+        quantiser = Quantiser(
+            traced, features, material.training_clips(calibration_clips), probes, available_processors()
+        )
         quantised, kept = _within_tolerance(quantiser, calibration, material, fp32, tolerance_eer, subtract_mean)
         check_padding(kept.session, probes[::4])
 
@@ -237,7 +240,7 @@ def _within_tolerance(
     """The int8 graph, with as many of its most sensitive modules left in fp32 as the tolerance takes."""
 
     def measured_int8(made: Quantised) -> tuple[Quantised, _Measured]:
-        session = open_session(made.graph.SerializeToString(), threads=_threads())
+        session = open_session(made.graph.SerializeToString(), threads=available_processors())
         try:
             return made, _measure(made.graph, session, material, subtract_mean, "int8")
         except TrialError:  # embeddings without direction: as bad as can be
@@ -311,7 +314,3 @@ def _check_writable(out: Path, overwrite: bool) -> None:
 
 def _percent(rate: float | None) -> str:
     return "?" if rate is None else f"{100 * rate:.2f} %"
-
-
-def _threads() -> int:
-    return os.cpu_count() or 1
