@@ -12,23 +12,24 @@ results/distillation-tuning.csv.
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
 from at_once import run_jobs
-from comparison.conditions import Conditions
+from comparison.conditions import ALL, CLEAN, Conditions, Kinds, conditions_of
 from comparison.plan import Budget, Row, chosen_jobs, read_plan
 from comparison.runs import Job, run_job
 from comparison.summary import print_table, print_tuning, summarise
 from parvox.cli.parsing import call
-from parvox.corpora.prepare import PrepareSettings, prepare
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.errors import ParvoxError
 from rows import Rows
+from speech import Speech, prepare_speech
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "distillation.csv"
-SPEAKERS = HERE / "comparison" / "speakers.csv"
+FIRST = {"words": CLEAN, "digits": ALL}
 KEY = ("budget", "group", "row", "seed", "condition")
 
 
@@ -57,38 +58,45 @@ def benchmark(
     """
     tuning = budget == "tuning"
     out = out.with_name(f"{out.stem}-tuning.csv") if tuning else out
-    split, only = ("dev", ("clean",)) if tuning else ("test", None)
-    prepared = prepare_corpus(corpus, work / "prepared")
+    split, only = ("dev", (CLEAN, ALL)) if tuning else ("test", None)
+    plan = read_plan(budget)
+    of_group = {row.group: row for row in plan}
+
+    @functools.cache
+    def prepared(kind: Speech, seed: int) -> PreparedCorpus:
+        return prepare_speech(corpus, work, kind, seed)
+
+    @functools.cache
+    def conditions(kind: Speech, seed: int) -> Conditions | Kinds:
+        return conditions_of(prepared(kind, seed), split)
+
     results = Rows(out, KEY)
     teachers = work / ("reduced" if tuning else budget)
 
     def run(jobs: list[tuple[Row, int]]) -> None:
         waiting = [
-            Job(row, seed, prepared.folder, work / budget, teachers, split, only)
+            Job(row, seed, prepared(row.corpus, seed if row.dealt else 0).folder, work / budget, teachers, split, only)
             for row, seed in jobs
-            if results.find(budget=budget, group=row.group, row=row.name, seed=seed, condition="clean") is None
+            if results.find(budget=budget, group=row.group, row=row.name, seed=seed, condition=FIRST[row.corpus])
+            is None
         ]
         for count, (job, found) in enumerate(run_jobs(run_job, waiting, at_once), 1):
             for row in found:
                 results.put({"budget": budget, **row})
             print(f"{count} of {len(waiting)}: {job.row.full_name}, seed {job.seed}", file=sys.stderr, flush=True)
 
-    jobs = chosen_jobs(read_plan(budget), seeds, headline_seeds or seeds, rows)
+    jobs = chosen_jobs(plan, seeds, headline_seeds or seeds, rows)
     run([job for job in jobs if job[0].name == "teacher"])  # the others learn from them
     run([job for job in jobs if job[0].name != "teacher"])
     found = [row for row in results.rows if row["budget"] == budget]
     if tuning:
         print_tuning(found)
     else:
-        print_table(summarise(found, Conditions(prepared, split), work / budget, split))
 
+        def asked(group: str, seed: int) -> Conditions | Kinds:
+            return conditions(of_group[group].corpus, seed if of_group[group].dealt else 0)
 
-def prepare_corpus(root: Path, folder: Path) -> PreparedCorpus:
-    """The corpus with the split that is fixed in the repository."""
-    if not (folder / "corpus.json").is_file():
-        settings = PrepareSettings(name="benchmark", split_file=SPEAKERS, trials_per_split=20_000)
-        prepare("csv", root, folder, settings, overwrite=True)
-    return PreparedCorpus.load(folder)
+        print_table(summarise(found, asked, work / budget, split))
 
 
 if __name__ == "__main__":

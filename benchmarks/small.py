@@ -24,9 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parvox.cli.parsing import call
-from parvox.corpora.join_settings import JoinSettings
 from parvox.corpora.phrases import REORDERED
-from parvox.corpora.prepare import PrepareSettings, prepare
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.errors import ParvoxError, nearest
 from parvox.evaluation.environment import environment
@@ -41,6 +39,7 @@ from parvox.training.trainer import train
 from picture import Point, draw
 from ratios import Kept, format_ratios
 from rows import Rows, markdown
+from speech import prepare_speech
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "recipes" / "small"
@@ -135,19 +134,7 @@ def recipe_files() -> Iterator[Path]:
 
 def prepare_corpus(root: Path, work: Path, job: Job) -> PreparedCorpus:
     """The prepared corpus of a job, made if it is not there yet."""
-    dependent = job.name.startswith(TEXT_DEPENDENT)
-    folder = work / (f"digits-seed{job.seed}" if dependent else "words")
-    if not (folder / "corpus.json").is_file():
-        if dependent:
-            settings = PrepareSettings(
-                name="digits", seed=job.seed, dev_speakers=4, test_speakers=8, join=JoinSettings(words=4)
-            )
-        else:
-            settings = PrepareSettings(
-                name="words", split_file=HERE / "comparison" / "speakers.csv", trials_per_split=20_000
-            )
-        prepare("csv", root / "arabic-digits" if dependent else root, folder, settings, overwrite=True)
-    return PreparedCorpus.load(folder)
+    return prepare_speech(root, work, "digits" if job.name.startswith(TEXT_DEPENDENT) else "words", job.seed)
 
 
 def digest(settings: Any) -> str:

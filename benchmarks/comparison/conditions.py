@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from parvox.corpora.phrases import KINDS, REORDERED
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import iterate_utterances
 from parvox.data.augmentation import active_power, reverberate
 from parvox.evaluation.bootstrap import Replicates, bootstrap
+from parvox.evaluation.kinds import trial_kinds
 from parvox.evaluation.measures import ScoreSet
+from parvox.evaluation.questions import load_questions
 from parvox.evaluation.resampling import speaker_weights
 from parvox.evaluation.scoring import pair_products
 from parvox.evaluation.system import System
@@ -26,6 +29,7 @@ SHORT_S = 0.5
 MIN_SPEAKERS = 20  # a source with fewer test speakers gives no rate worth the name
 REPLICATES = 500
 P_TARGET = 0.01
+CLEAN, ALL = "clean", "all"  # what models are compared by first, on words and on phrases
 
 Waveform = NDArray[np.float32]
 Change = Callable[[Waveform, np.random.Generator], Waveform]
@@ -71,7 +75,7 @@ class Conditions:
         noises = [_load(cut) for cut in corpus.noise(test=True) or ()]
         rooms = [_load(cut) for cut in corpus.rirs(test=True) or ()]
         changes: dict[str, Change] = {
-            "clean": lambda wave, _: wave,
+            CLEAN: lambda wave, _: wave,
             "noise": lambda wave, draw: _noisy(wave, noises[draw.integers(len(noises))], rate, draw),
             "room": lambda wave, draw: _in_a_room(wave, rooms[draw.integers(len(rooms))]),
             "short": lambda wave, _: _middle(wave, round(SHORT_S * rate)),
@@ -81,20 +85,23 @@ class Conditions:
 
     def scores(self, system: System) -> dict[str, NDArray[np.float32]]:
         """Cosine of every trial, by condition, (trials,) each; only the test side is changed."""
-        embedded = {name: self._embed(system, change) for name, change in self.changes.items()}
+        embedded = {}
+        for name, change in self.changes.items():
+            found = _embedded(system, self.cuts, change)
+            embedded[name] = np.stack([found[each] for each in self.trials.ids])
         return {
-            name: pair_products(embedded["clean"], changed, self.trials.enrol, self.trials.test)
+            name: pair_products(embedded[CLEAN], changed, self.trials.enrol, self.trials.test)
             for name, changed in embedded.items()
         }
 
-    def rates(self, scores: NDArray[np.float32]) -> tuple[float, float]:
-        """EER and minDCF, each the mean over the sources."""
+    def rates(self, condition: str, scores: NDArray[np.float32]) -> tuple[float, float]:
+        """EER and minDCF, each the mean over the sources; all conditions have the same trials."""
         sets = [ScoreSet.from_labels(scores[s.rows], self.trials.target[s.rows]) for s in self.sources]
         eers = [each.eer() for each in sets]
         costs = [each.min_dcf(P_TARGET) for each in sets]
         return float(np.mean(eers)), float(np.mean(costs))
 
-    def replicates(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    def replicates(self, condition: str, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """(`REPLICATES`,) EER with speakers drawn anew within each source; the same draws for every model."""
         parts: list[Replicates] = []
         for source in self.sources:
@@ -105,23 +112,6 @@ class Conditions:
             )
         mean: NDArray[np.float64] = np.mean([part.eer for part in parts], axis=0)
         return mean
-
-    def _embed(self, system: System, change: Change) -> NDArray[np.float32]:
-        """(ids, dim) unit length, in the order of the trials' ids."""
-        found: dict[str, Waveform] = {}
-        for batch in iterate_utterances(self.cuts, workers=0):
-            rows = []
-            for wave, length, name in zip(batch.waveforms.numpy(), batch.lengths.tolist(), batch.ids, strict=True):
-                draw = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
-                rows.append(change(wave[:length], draw))
-            lengths = np.array([len(row) for row in rows], np.int64)
-            padded = np.zeros((len(rows), lengths.max()), np.float32)
-            for place, row in enumerate(rows):
-                padded[place, : len(row)] = row
-            embeddings = system.embed(padded, lengths, batch.ids)
-            embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-            found.update(zip(batch.ids, embeddings, strict=True))
-        return np.stack([found[name] for name in self.trials.ids])
 
     def _sources(self, corpus: PreparedCorpus, split: str) -> list[Source]:
         speech = {cut.id: cut.supervisions[0] for cut in self.cuts}
@@ -136,6 +126,71 @@ class Conditions:
             if len(names) >= MIN_SPEAKERS and self.trials.target[rows].any():
                 sources.append(Source(str(name), rows, enrol, test, len(names)))
         return sources
+
+
+class Kinds:
+    """Scores a model on text-dependent trials, kind by kind: a target says the right phrase, the others do not.
+
+    Args:
+        corpus: The prepared corpus.
+        split: Whose trials.
+        only: Kinds; all if None.
+    """
+
+    def __init__(self, corpus: PreparedCorpus, split: str, only: tuple[str, ...] | None = None) -> None:
+        self.questions = load_questions(corpus, split)
+        trials, speakers = self.questions.trials, self.questions.speakers
+        kinds = trial_kinds(trials, speakers)
+        wrong = {kind: kinds == number for number, kind in enumerate(KINDS, 1)}
+        if speakers.reordered is not None:
+            wrong[REORDERED] = wrong[KINDS[0]] & speakers.reordered
+        wrong[ALL] = kinds > 0
+        self.rows = {
+            kind: np.flatnonzero((kinds == 0) | mask) for kind, mask in wrong.items() if only is None or kind in only
+        }
+
+    def scores(self, system: System) -> dict[str, NDArray[np.float32]]:
+        """Cosine of the trials of each kind and of all target trials, (trials,) each; `ALL` is all kinds."""
+        trials = self.questions.trials
+        found = _embedded(system, list(self.questions.cuts.values()))
+        unit = np.stack([found[name] for name in trials.ids])
+        scores = pair_products(unit, unit, trials.enrol, trials.test)
+        return {kind: scores[rows] for kind, rows in self.rows.items()}
+
+    def rates(self, condition: str, scores: NDArray[np.float32]) -> tuple[float, float]:
+        """EER and minDCF."""
+        scored = ScoreSet.from_labels(scores, self.questions.trials.target[self.rows[condition]])
+        return scored.eer(), scored.min_dcf(P_TARGET)
+
+    def replicates(self, condition: str, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(`REPLICATES`,) EER with speakers drawn anew."""
+        rows, speakers = self.rows[condition], self.questions.speakers
+        weights = speaker_weights(len(speakers.names), REPLICATES)
+        target = self.questions.trials.target[rows]
+        return bootstrap(scores, target, speakers.enrol[rows], speakers.test[rows], weights, p_targets=(P_TARGET,)).eer
+
+
+def conditions_of(corpus: PreparedCorpus, split: str, only: tuple[str, ...] | None = None) -> Conditions | Kinds:
+    """What models are compared under: kinds of trials where phrases count, otherwise what is done to recordings."""
+    return (Kinds if corpus.info.text_dependent else Conditions)(corpus, split, only)
+
+
+def _embedded(system: System, cuts: list[Any], change: Change | None = None) -> dict[str, NDArray[np.float32]]:
+    """Embeddings of unit length by utterance, of recordings to which something was done."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for batch in iterate_utterances(cuts, workers=0):
+        rows = []
+        for wave, length, name in zip(batch.waveforms.numpy(), batch.lengths.tolist(), batch.ids, strict=True):
+            draw = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+            rows.append(change(wave[:length], draw) if change else wave[:length])
+        lengths = np.array([len(row) for row in rows], np.int64)
+        padded = np.zeros((len(rows), lengths.max()), np.float32)
+        for place, row in enumerate(rows):
+            padded[place, : len(row)] = row
+        embeddings = system.embed(padded, lengths, batch.ids)
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+        found.update(zip(batch.ids, embeddings, strict=True))
+    return found
 
 
 def _load(cut: Any) -> Waveform:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from parvox.errors import ParvoxError
+from speech import Speech
 
 PLAN = Path(__file__).parent / "plan.yaml"
 Budget = Literal["reduced", "full", "tuning"]
@@ -23,17 +25,26 @@ class Row:
         name: What differs.
         headline: Whether it is to have more seeds than others.
         recipe: Sections of its recipe.
+        corpus: What it learns and is tested on: words, or digits, whose speakers every seed deals anew.
+        taught_by: The group whose teacher it has.
     """
 
     group: str
     name: str
     headline: bool
     recipe: dict[str, Any]
+    corpus: Speech = "words"
+    taught_by: str = ""
 
     @property
     def slug(self) -> str:
         """For folders."""
         return f"{self.group}-{self.name}".replace(" ", "-")
+
+    @property
+    def dealt(self) -> bool:
+        """Whether its speakers depend on the seed, and with them the teacher."""
+        return self.corpus == "digits"
 
     @property
     def full_name(self) -> str:
@@ -46,13 +57,19 @@ def read_plan(budget: Budget) -> list[Row]:
     plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
     rows = []
     for group, parts in plan["groups"].items():
-        common = merged(plan["common"], {"training": plan["budgets"][budget]})
         # Teachers are what the comparison has, whatever the budget for tuning.
-        of_teacher = {"training": plan["budgets"]["reduced" if budget == "tuning" else budget]}
-        rows.append(Row(group, "teacher", False, merged(plan["common"], of_teacher, parts["teacher"])))
+        budgets = plan["budgets"][budget], plan["budgets"]["reduced" if budget == "tuning" else budget]
+        common, of_teacher = (
+            merged(plan["common"], {"training": training}, parts.get("common", {})) for training in budgets
+        )
+        corpus, teacher = parts.get("corpus", "words"), parts["teacher"]
+        taught_by = teacher if isinstance(teacher, str) else group
+        if taught_by == group:
+            rows.append(Row(group, "teacher", False, merged(of_teacher, teacher), corpus))
         for name, own in parts["rows"].items():
             settings = {key: value for key, value in own.items() if key not in ("headline", "tried")}
-            row = Row(group, name, own.get("headline", False), merged(common, parts["student"], settings))
+            recipe = merged(common, parts["student"], settings)
+            row = Row(group, name, own.get("headline", False), recipe, corpus, taught_by)
             if budget != "tuning":
                 rows.append(row)
             elif "tried" in own:
@@ -60,10 +77,15 @@ def read_plan(budget: Budget) -> list[Row]:
     return rows
 
 
-def students_alone() -> dict[str, tuple[str, str]]:
-    """By group, the group and the row of its student without a teacher."""
+def compared_with() -> dict[str, dict[str, tuple[str, str]]]:
+    """By group, the group and the row of its teacher, and of its student without one ("none")."""
     groups = yaml.safe_load(PLAN.read_text(encoding="utf-8"))["groups"]
-    return {name: tuple(parts["alone"].split("/")) for name, parts in groups.items()}
+    found = {}
+    for name, parts in groups.items():
+        taught_by = parts["teacher"] if isinstance(parts["teacher"], str) else name
+        group, row = parts.get("alone", f"{name}/none").split("/")
+        found[name] = {"teacher": (taught_by, "teacher"), "none": (group, row)}
+    return found
 
 
 def _alternatives(row: Row, tried: list[dict[str, Any]]) -> list[Row]:
@@ -72,7 +94,8 @@ def _alternatives(row: Row, tried: list[dict[str, Any]]) -> list[Row]:
     rows = []
     for settings in tried:
         name = " ".join([row.name, *(f"{key}={value}" for key, value in settings.items())])
-        rows.append(Row(row.group, name, False, merged(row.recipe, {"distillation": {method: settings}})))
+        recipe = merged(row.recipe, {"distillation": {method: settings}})
+        rows.append(dataclasses.replace(row, name=name, headline=False, recipe=recipe))
     return rows
 
 
@@ -86,13 +109,13 @@ def chosen_jobs(rows: list[Row], seeds: int, headline_seeds: int, only: list[str
         if not any(name in (row.group, row.full_name) for row in rows):
             known = ", ".join(row.full_name for row in rows)
             raise ParvoxError(f"row {name!r} given; expected one or more of {known}")
-    groups = {name.split("/")[0] for name in only or ()}
-    chosen = [
-        row
-        for row in rows
-        if not only or {row.group, row.full_name} & set(only) or (row.name == "teacher" and row.group in groups)
-    ]
-    wanted = {row.slug: 1 if row.name == "teacher" else headline_seeds if row.headline else seeds for row in chosen}
+    asked = [row for row in rows if not only or {row.group, row.full_name} & set(only)]
+    teachers = {row.taught_by for row in asked}
+    chosen = [row for row in rows if row in asked or (row.name == "teacher" and row.group in teachers)]
+    wanted = {row.slug: headline_seeds if row.headline else seeds for row in chosen}
+    for row in chosen:
+        if row.name == "teacher":
+            wanted[row.slug] = max(wanted[each.slug] for each in chosen if each.group == row.group) if row.dealt else 1
     return [(row, seed) for seed in range(1, max(wanted.values()) + 1) for row in chosen if seed <= wanted[row.slug]]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from comparison.conditions import Conditions
+from comparison.conditions import conditions_of
 from comparison.plan import Row, merged
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.evaluation.environment import environment
@@ -49,7 +49,7 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     """A row of the results for each condition; whatever is there already is not done again."""
     prepared = PreparedCorpus.load(job.corpus)
     run = _trained(job, prepared)
-    conditions = Conditions(prepared, job.split, job.only)
+    conditions = conditions_of(prepared, job.split, job.only)
     scores = conditions.scores(load_system(run.folder, device="cpu"))
     kept = job.work / f"{job.row.slug}-{job.seed}-{job.split}.npz"
     with atomic_file(kept, overwrite=True) as temporary, temporary.open("wb") as file:
@@ -57,7 +57,7 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     facts = environment()
     rows = []
     for condition, each in scores.items():
-        eer, min_dcf = conditions.rates(each)
+        eer, min_dcf = conditions.rates(condition, each)
         rows.append(
             {
                 "group": job.row.group,
@@ -81,7 +81,8 @@ def _trained(job: Job, corpus: PreparedCorpus) -> Run:
     row, sections = job.row, job.row.recipe
     options = ["--corpus", str(corpus.folder), "--seed", str(job.seed)]
     if "distillation" in sections and "alongside" not in sections["distillation"]:
-        options += ["--distillation.teacher", str(job.teachers / f"{row.group}-teacher-{TEACHER_SEED}")]
+        seed = job.seed if row.dealt else TEACHER_SEED
+        options += ["--distillation.teacher", str(job.teachers / f"{row.taught_by}-teacher-{seed}")]
         if _has_maps(sections["distillation"].get("integrated")):  # of one teacher: all seeds share them
             maps = {"distillation": {"integrated": {"cache": str(job.teachers / "maps")}}}
             sections = merged(sections, maps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from comparison.conditions import REPLICATES, Conditions
-from comparison.plan import students_alone
+from comparison.conditions import ALL, CLEAN, REPLICATES, Conditions, Kinds
+from comparison.plan import compared_with
 from parvox.evaluation.resampling import Interval, interval
 
 PLAIN = ("label", "embedding")  # the conventional methods, the better of which is to be beaten
@@ -50,12 +50,14 @@ class Line:
     ratios: dict[str, tuple[float, Interval | None]]
 
 
-def summarise(found: Iterable[dict[str, Any]], conditions: Conditions, work: Path, split: str) -> list[Line]:
+def summarise(
+    found: Iterable[dict[str, Any]], conditions: Callable[[str, int], Conditions | Kinds], work: Path, split: str
+) -> list[Line]:
     """A line for each group, row and condition.
 
     Args:
         found: Rows of the results file.
-        conditions: The trials that they were scored on.
+        conditions: By group and seed, the trials that they were scored on.
         work: Where the scores are kept.
         split: Whose.
     """
@@ -63,7 +65,7 @@ def summarise(found: Iterable[dict[str, Any]], conditions: Conditions, work: Pat
     for each in found:
         runs.setdefault((each["group"], each["row"], each["condition"]), []).append(each)
     lines: dict[tuple[str, str, str], Line] = {}
-    alone = students_alone()
+    relatives = compared_with()
     for key, rows in runs.items():
         replicates = np.mean([_replicates(each, conditions, work, split) for each in rows], axis=0)
         eers = [float(each["eer"]) for each in rows]
@@ -79,28 +81,29 @@ def summarise(found: Iterable[dict[str, Any]], conditions: Conditions, work: Pat
             replicates=replicates,
             ratios={},
         )
-    for (group, row, condition), line in lines.items():
-        others = {name: lines.get((group, name, condition)) for name in (*PLAIN, "teacher")}
-        others["none"] = lines.get((*alone[group], condition))
-        plain = [others[name] for name in PLAIN if others[name] is not None]
-        against = {"none": others["none"], "teacher": others["teacher"]}
+    for (group, _, condition), line in lines.items():
+        against = {name: lines.get((*kin, condition)) for name, kin in relatives[group].items()}
+        plain = [lines[key] for name in PLAIN if (key := (group, name, condition)) in lines]
         if plain:
-            against["plain"] = min((each for each in plain if each), key=lambda each: each.eer)
+            against["plain"] = min(plain, key=lambda each: each.eer)
         for name, other in against.items():
-            if other is not None and other.row != row:
+            if other is not None and other is not line:
                 ratio = line.replicates / other.replicates
                 line.ratios[name] = (line.eer / other.eer, interval(ratio))
     return list(lines.values())
 
 
-def _replicates(run: dict[str, Any], conditions: Conditions, work: Path, split: str) -> NDArray[np.float64]:
+def _replicates(
+    run: dict[str, Any], conditions: Callable[[str, int], Conditions | Kinds], work: Path, split: str
+) -> NDArray[np.float64]:
     """EERs of a run with speakers drawn anew; NaN, and so no interval, where its scores were not kept."""
-    slug = f"{run['group']}-{run['row']}"
+    slug = f"{run['group']}-{run['row']}".replace(" ", "-")
     kept = work / f"{slug}-{run['seed']}-{split}.npz"
     if not kept.is_file():
         return np.full(REPLICATES, np.nan)
     with np.load(kept, allow_pickle=False) as scores:
-        return conditions.replicates(scores[run["condition"]])
+        asked = conditions(run["group"], int(run["seed"]))
+        return asked.replicates(run["condition"], scores[run["condition"]])
 
 
 def print_table(lines: list[Line]) -> None:
@@ -113,12 +116,12 @@ def print_table(lines: list[Line]) -> None:
         print(f"\n### {group}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for row in dict.fromkeys(line.row for line in ours):
             by_condition = {line.condition: line for line in ours if line.row == row}
-            clean = by_condition["clean"]
+            clean = by_condition.get(CLEAN) or by_condition[ALL]
             cells = [row, str(clean.seeds), *(_rate(by_condition[name]) for name in names)]
             cells += [_ratio(clean.ratios.get(name)) for name in ("none", "plain", "teacher")]
             cells += [f"{clean.min_dcf:.3f}", f"{clean.added:,}", f"{clean.minutes:.1f}"]
             print(f"| {' | '.join(cells)} |")
-    print("\nEER in %, mean over the seeds [95 % by speaker]; ratios of clean EERs with the same draws on both sides.")
+    print("\nEER in %, mean over the seeds [95 % by speaker]. Ratios: of EERs clean, or of all kinds, with the same draws.")
 
 
 def print_tuning(found: Iterable[dict[str, Any]]) -> None:

@@ -1,0 +1,75 @@
+"""The comparison of distillation: its plan holds together, and its runs can go side by side."""
+
+import operator
+
+import pytest
+import yaml
+
+from at_once import run_jobs
+from comparison.plan import chosen_jobs, compared_with, merged, read_plan
+from parvox.errors import ParvoxError
+from parvox.training.recipe import load_recipe
+
+
+@pytest.mark.parametrize("budget", ["tuning", "full"])
+def test_every_row_is_a_recipe(budget, tmp_path):
+    for row in read_plan(budget):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(row.recipe))
+        options = ["--corpus", "somewhere"]
+        if "distillation" in row.recipe:
+            options += ["--distillation.teacher", "somebody"]
+        assert load_recipe(path, options).model.encoder is not None, row.full_name
+
+
+def test_rows_of_a_group_differ_in_distillation_alone():
+    groups = {}
+    for row in read_plan("reduced"):
+        if row.name != "teacher":
+            groups.setdefault(row.group, []).append({**row.recipe, "distillation": None})
+    assert all(all(each == rows[0] for each in rows) for rows in groups.values())
+
+
+def test_every_row_has_its_teacher_and_its_student_alone():
+    rows = {(row.group, row.name) for row in read_plan("reduced")}
+    for relatives in compared_with().values():
+        assert set(relatives.values()) <= rows
+
+
+def test_methods_are_tuned_with_equal_effort():
+    tried = {}
+    for row in read_plan("tuning"):
+        if row.name != "teacher":
+            tried.setdefault((row.group, row.name.split()[0]), []).append(row.recipe["distillation"])
+    assert {len(settings) for settings in tried.values()} == {3}
+    assert all(len({str(each) for each in settings}) == 3 for settings in tried.values())
+
+
+def test_jobs_are_each_row_once_before_any_twice_with_the_teachers_they_need():
+    rows = read_plan("reduced")
+    jobs = [(row.full_name, seed) for row, seed in chosen_jobs(rows, 1, 2, ["resnet34/label", "digits/none"])]
+    assert jobs == [
+        ("tiny/teacher", 1),
+        ("resnet34/label", 1),
+        ("digits/teacher", 1),
+        ("digits/none", 1),
+        ("digits/teacher", 2),
+        ("digits/none", 2),
+    ]
+    with pytest.raises(ParvoxError, match="row 'tinny' given; expected one or more of tiny/teacher, "):
+        chosen_jobs(rows, 1, 1, ["tinny"])
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_each_job_has_its_result(at_once):
+    assert dict(run_jobs(operator.neg, range(5), at_once)) == {0: 0, 1: -1, 2: -2, 3: -3, 4: -4}
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_an_error_of_a_job_is_raised(at_once):
+    with pytest.raises(TypeError):
+        list(run_jobs(operator.neg, ["word"], at_once))
+
+
+def test_later_settings_lie_on_top():
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"d": 4}) == {"a": {"b": 3, "c": 2}, "d": 4}
