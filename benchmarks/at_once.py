@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
+from parvox.processors import available_processors
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -28,7 +30,7 @@ def run_jobs(work: Callable[[Job], Result], jobs: Iterable[Job], at_once: int) -
         for job in jobs:
             yield job, work(job)
         return
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+    threads = max(1, available_processors() // at_once)
     os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}  # the processes to come read it
     with ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(work, job): job for job in jobs}

@@ -1,6 +1,6 @@
 """How accurate every model is on little real speech: the recipes of `recipes/small`, over several seeds.
 
-    python benchmarks/small.py CORPUS [--seeds 3] [--only bc_cmt text-dependent/class_token] [--work runs/small]
+    python benchmarks/small.py CORPUS [--seeds 3] [--at_once 2] [--only bc_cmt text-dependent/class_token]
 
 CORPUS is a folder of recordings with manifests (see docs/corpora.md). Every recipe is trained with every seed, exported
 to fp32 and evaluated on the test speakers, whom no choice was made on: epochs are picked, and settings were, on the dev
@@ -13,8 +13,8 @@ is not done again; a run that was stopped, by whatever, goes on where it stood. 
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from at_once import run_jobs
 from parvox.cli.parsing import call
 from parvox.corpora.phrases import REORDERED
 from parvox.corpora.prepared import PreparedCorpus
@@ -32,8 +33,9 @@ from parvox.evaluation.evaluate import evaluate
 from parvox.evaluation.results import SystemResult
 from parvox.export import export_model
 from parvox.export.speed import milliseconds
+from parvox.processors import available_processors
 from parvox.runtime.model_file import read_contract
-from parvox.training.recipe import Recipe, load_recipe, read_yaml
+from parvox.training.recipe import load_recipe, read_yaml
 from parvox.training.run import Run
 from parvox.training.trainer import train
 from picture import Point, draw
@@ -71,6 +73,7 @@ def benchmark(
     *,
     seeds: int = 3,
     only: list[str] | None = None,
+    at_once: int = 1,
     work: Path = Path("runs/small"),
     out: Path = RESULTS,
     picture: Path = PICTURE,
@@ -82,6 +85,7 @@ def benchmark(
         corpus: Folder of recordings with manifests.
         seeds: Runs of each recipe.
         only: Recipes to run, by their paths below recipes/small without the suffix; all unless given.
+        at_once: Runs side by side, each with its share of the processors.
         work: Folder for prepared corpora, runs and scores.
         out: CSV file to write.
         picture: SVG file to draw.
@@ -96,16 +100,20 @@ def benchmark(
     overrides = [f"--{option}" for option in options or []]
     rows, kept = Rows(out, ("recipe", "seed")), Kept(work / "scores")
     chosen = [name for name in names if not only or name in only]
+    waiting = []
     for job in (Job(name, seed) for seed in range(1, seeds + 1) for name in chosen):
-        path = RECIPES / f"{job.name}.yaml"
-        settings = digest([read_yaml(path), overrides])
+        settings = digest([read_yaml(RECIPES / f"{job.name}.yaml"), overrides])
         row = rows.find(recipe=job.name, seed=job.seed)
-        if row is not None and row["settings"] == settings and kept.has(job.slug):
-            continue
-        print(f"\n{job.name}, seed {job.seed}", file=sys.stderr, flush=True)
-        prepared = prepare_corpus(corpus, work, job)
-        recipe = load_recipe(path, ["--corpus", str(prepared.folder), "--seed", str(job.seed), *overrides])
-        rows.put(run_job(job, recipe, prepared, work, kept) | {"settings": settings, **environment()})
+        if row is None or row["settings"] != settings or not kept.has(job.slug):
+            waiting.append((job, prepare_corpus(corpus, work, job).folder, overrides, settings))
+    work_on = functools.partial(run_job, work=work, threads=max(1, available_processors() // at_once))
+    for count, ((job, *_), row) in enumerate(run_jobs(work_on, waiting, at_once), 1):
+        rows.put(row)
+        print(f"{count} of {len(waiting)}: {job.name}, seed {job.seed}", file=sys.stderr, flush=True)
+    for row in list(rows.rows):  # with nothing beside it
+        file = work / "files" / row.get("file", "")
+        if not row.get("ms_3s") and file.is_file():
+            rows.put({**row, "ms_3s": round(milliseconds(file, seconds=3.0, threads=1), 3)})
     done = {name: [row for row in rows.rows if row["recipe"] == name] for name in names}
     done = {name: found for name, found in done.items() if found}
     print(accuracy_table({name: found for name, found in done.items() if not name.startswith(TEXT_DEPENDENT)}))
@@ -127,9 +135,10 @@ def benchmark(
 
 
 def recipe_files() -> Iterator[Path]:
-    """The recipes of single models; those in `distillation` have a benchmark of their own."""
-    yield from RECIPES.glob("*.yaml")
-    yield from (RECIPES / TEXT_DEPENDENT).glob("*.yaml")
+    """The recipes of single models; distillation has a benchmark of its own."""
+    for path in (*RECIPES.glob("*.yaml"), *(RECIPES / TEXT_DEPENDENT).glob("*.yaml")):
+        if "distillation" not in read_yaml(path):
+            yield path
 
 
 def prepare_corpus(root: Path, work: Path, job: Job) -> PreparedCorpus:
@@ -142,18 +151,28 @@ def digest(settings: Any) -> str:
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
 
 
-def run_job(job: Job, recipe: Recipe, prepared: PreparedCorpus, work: Path, kept: Kept) -> dict[str, Any]:
-    """Train, export, evaluate; each step is skipped where its result is there."""
+def run_job(waiting: tuple[Job, Path, list[str], str], work: Path, threads: int) -> dict[str, Any]:
+    """Train, export, evaluate; each step is skipped where its result is there.
+
+    Args:
+        waiting: The job, its prepared corpus, recipe fields on the command line, and letters that stand for them.
+        work: Folder for runs, files and scores.
+        threads: To evaluate with.
+    """
+    job, corpus, overrides, settings = waiting
+    prepared = PreparedCorpus.load(corpus)
+    recipe = load_recipe(RECIPES / f"{job.name}.yaml", ["--corpus", str(corpus), "--seed", str(job.seed), *overrides])
     folder = work / "runs" / f"{job.slug}-{digest(recipe.to_dict())}"
     run = train(recipe, folder, resume=True)
     file = work / "files" / f"{folder.name}.onnx"
     if not file.is_file():
         export_model(run, file, corpus=prepared, name=job.name)
-    evaluation = evaluate([file], prepared, names=[job.name], cache=work / "embeddings", threads=os.cpu_count() or 1)
-    system = evaluation.systems[0]
-    kept.put(job.slug, system.scores)
-    shutil.rmtree(work / "embeddings", ignore_errors=True)
-    return {"recipe": job.name, "seed": job.seed, **figures(run, file, system)}
+    cache = work / "embeddings" / job.slug
+    system = evaluate([file], prepared, names=[job.name], cache=cache, threads=threads).systems[0]
+    Kept(work / "scores").put(job.slug, system.scores)
+    shutil.rmtree(cache, ignore_errors=True)
+    found = figures(run, file, system)
+    return {"recipe": job.name, "seed": job.seed, **found, "file": file.name, "settings": settings, **environment()}
 
 
 def figures(run: Run, file: Path, system: SystemResult) -> dict[str, Any]:
@@ -169,7 +188,6 @@ def figures(run: Run, file: Path, system: SystemResult) -> dict[str, Any]:
         **{f"eer_{kind.kind}": kind.eer.value for kind in system.kinds},
         "parameters": contract.parameters,
         "macs_1s": contract.macs_1s,
-        "ms_3s": round(milliseconds(file, seconds=3.0, threads=1), 3),
         "file_bytes": file.stat().st_size,
         "train_s": summary["seconds"],
         "steps": summary["steps"],

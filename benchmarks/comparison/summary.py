@@ -121,7 +121,7 @@ def print_table(lines: list[Line]) -> None:
             cells += [_ratio(clean.ratios.get(name)) for name in ("none", "plain", "teacher")]
             cells += [f"{clean.min_dcf:.3f}", f"{clean.added:,}", f"{clean.minutes:.1f}"]
             print(f"| {' | '.join(cells)} |")
-    print("\nEER in %, mean over the seeds [95 % by speaker]. Ratios: of EERs clean, or of all kinds, with the same draws.")
+    print("\nEER in %, mean over the seeds [95 % by speaker]. Ratios are of EERs clean, or of all kinds.")
 
 
 def print_tuning(found: Iterable[dict[str, Any]]) -> None:

@@ -19,13 +19,14 @@ def trained(tmp_path, monkeypatch, prepared_tiny):
     """Stands in for training: notes the jobs, and gives figures."""
     jobs = []
 
-    def run_job(job, recipe, prepared, work, kept):
-        jobs.append((job, recipe.training.epochs))
-        kept.put(job.slug, np.zeros(3, np.float32))
+    def run_job(waiting, work, threads):
+        job, _, overrides, settings = waiting
+        jobs.append((job, overrides))
+        ratios.Kept(work / "scores").put(job.slug, np.zeros(3, np.float32))
         figures = dict.fromkeys(
             ("eer", "eer_low", "eer_high", "min_dcf", "parameters", "macs_1s", "ms_3s", "train_s"), 0.25 * job.seed
         )
-        return {"recipe": job.name, "seed": job.seed, **figures}
+        return {"recipe": job.name, "seed": job.seed, "settings": settings, **figures}
 
     monkeypatch.setattr(small, "run_job", run_job)
     monkeypatch.setattr(small, "prepare_corpus", lambda *_: PreparedCorpus.load(prepared_tiny))
@@ -57,7 +58,7 @@ def test_what_is_done_is_not_done_again(trained, tmp_path, capsys):
 def test_other_settings_and_lost_scores_are_done_again(trained, tmp_path):
     run(tmp_path, seeds=1)
     run(tmp_path, seeds=1, options=["training.epochs=2"])
-    assert [epochs for _, epochs in trained[2:]] == [2, 2]
+    assert [overrides for _, overrides in trained[2:]] == [["--training.epochs=2"]] * 2
     (tmp_path / "scores" / "xvector-seed1.npy").unlink()
     run(tmp_path, seeds=1, options=["training.epochs=2"])
     assert [job.name for job, _ in trained[4:]] == ["xvector"]
