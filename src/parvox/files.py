@@ -16,7 +16,7 @@ from parvox.errors import OutputError
 
 
 def refuse_overwrite(path: Path, overwrite: bool, *, holds: str | None = None) -> None:
-    """Raise `OutputError` if `path` exists (an empty folder does not count) and may not be replaced.
+    """Raise `OutputError` if `path` exists (an empty folder does not count) and may not be replaced, or not be made.
 
     Devices, pipes and sockets are never replaced, whoever asks. A link that leads nowhere exists.
 
@@ -27,9 +27,10 @@ def refuse_overwrite(path: Path, overwrite: bool, *, holds: str | None = None) -
             never replaced.
     """
     with output_errors(path):
+        _expect_writable(path)
         try:
             mode = path.lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return
         with contextlib.suppress(FileNotFoundError):
             mode = path.stat().st_mode
@@ -43,6 +44,15 @@ def refuse_overwrite(path: Path, overwrite: bool, *, holds: str | None = None) -
         if overwrite:
             return
     raise OutputError(f"{path} exists already: choose another name, or pass --overwrite to replace it")
+
+
+def _expect_writable(path: Path) -> None:
+    """Raise `OutputError` if nothing can be made where `path` is to be, by making something for a moment."""
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise OutputError(f"cannot write {path}: {above} is a file, not a folder; choose another name")
+    with tempfile.TemporaryFile(dir=above):
+        pass
 
 
 @contextlib.contextmanager

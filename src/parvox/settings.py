@@ -41,6 +41,10 @@ class Parser(jsonargparse.ArgumentParser):
         see = f" (see {self.prog} --help)" if self.prog.startswith("parvox ") else ""
         raise UsageError(one_line(message, self.known_keys()) + see) from ex
 
+    def format_help(self, formatter: Any = None) -> str:
+        """The help text; of what is unset by default the description says what that means."""
+        return re.sub(r",\s+default:\s+null\)", ")", super().format_help(formatter))
+
     def known_keys(self) -> list[str]:
         """Every option and recipe key, dotted."""
         names = [action.dest for action in self._actions if action.dest]

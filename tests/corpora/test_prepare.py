@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -392,11 +394,15 @@ class TestOutput:
 
     def test_unwritable(self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "file").write_text("x")
-        with pytest.raises(OutputError, match="is a file, a folder is expected"):
+        with pytest.raises(OutputError, match="file is a file, not a folder"):
             prepare("folder", tree, tmp_path / "file" / "out")
+
+        def forbidden(**_: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
         # Root may write everywhere, so the answer of the system is made up.
-        monkeypatch.setattr("parvox.corpora.prepare.os.access", lambda *_: False)
-        with pytest.raises(OutputError, match="no permission to write"):
+        monkeypatch.setattr("parvox.files.tempfile.TemporaryFile", forbidden)
+        with pytest.raises(OutputError, match="Permission denied"):
             prepare("folder", tree, tmp_path / "out")
 
     def test_a_full_disk_leaves_nothing_behind(
@@ -414,9 +420,9 @@ class TestOutput:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dev_fraction": 1.0}, "dev_fraction: 1.0 given"),
+        ({"dev_fraction": 1.1}, "dev_fraction: 1.1 given"),
         ({"test_fraction": -0.1}, "test_fraction"),
-        ({"dev_fraction": 0.5, "test_fraction": 0.5}, "less than 1"),
+        ({"dev_fraction": 0.5, "test_fraction": 0.6}, "1 at most"),
         ({"dev_speakers": -1}, "dev_speakers: -1 given"),
         ({"sample_rate_hz": 16}, "sample_rate_hz: 16 given; expected 1000"),
         ({"min_duration_s": 2.0, "max_duration_s": 1.0}, "min_duration_s < max_duration_s"),

@@ -49,7 +49,7 @@ def test_what_is_sealed_is_what_the_runtime_reads(tmp_path, toy, toy_graph):
     target = np.arange(400) < 80
     settled = settle(
         Judged(
-            (target + 0.5 * rng.standard_normal(400)).astype(np.float32),
+            (0.3 * target + 0.15 * rng.standard_normal(400)).astype(np.float32),
             target,
             speaker,
             np.where(target, speaker, (speaker + 1 + np.arange(400) // 8 % 7) % 8),

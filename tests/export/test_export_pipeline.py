@@ -295,7 +295,7 @@ def test_bad_settings_and_places_are_refused_before_any_work(run, prepared_tiny,
         (ModelFileError, "run folder", tmp_path / "nowhere", {}),
         (ModelFileError, "recipe.yaml", tmp_path, {}),
         (CorpusError, "no such folder", run, {"corpus": tmp_path / "nowhere"}),
-        (OutputError, "not a writable folder", run, {"out": file / "m.onnx"}),
+        (OutputError, "is a file, not a folder", run, {"out": file / "m.onnx"}),
         (OutputError, "it is a folder", run, {"out": prepared_tiny, "overwrite": True}),
     ):
         options = {"corpus": prepared_tiny, "out": out, **changes}

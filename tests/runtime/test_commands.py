@@ -60,8 +60,9 @@ def test_verify_accepts_and_rejects(here: Path, capfd: pytest.CaptureFixture[str
 
 
 def test_verify_in_json(here: Path, capfd: pytest.CaptureFixture[str], contract: ModelContract) -> None:
+    soundfile.write("d.wav", voice(hz=112), RATE)
     code = main(
-        ["verify", "m.onnx", "a.wav", "c.ogg", "--enrol", "b.flac", "a.wav", "--operating_point", "strict", "--json"]
+        ["verify", "m.onnx", "a.wav", "c.ogg", "--enrol", "b.flac", "d.wav", "--operating_point", "strict", "--json"]
     )
     told = json.loads(capfd.readouterr().out)
     assert code == 1
@@ -69,8 +70,13 @@ def test_verify_in_json(here: Path, capfd: pytest.CaptureFixture[str], contract:
     assert told["score"] < told["threshold"] == 0.97
     assert told["operating_point"] == "strict"
     assert told["fingerprint"] == contract.fingerprint
-    assert [heard["name"] for heard in told["recordings"]] == ["a.wav", "b.flac", "a.wav", "c.ogg"]
+    assert [heard["name"] for heard in told["recordings"]] == ["a.wav", "b.flac", "d.wav", "c.ogg"]
     assert all(1.3 < heard["speech_s"] < 1.7 for heard in told["recordings"])
+
+
+def test_verify_counts_each_recording_once(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    message = fails(capfd, "verify", "m.onnx", "a.wav", "c.ogg", "--enrol", "b.flac", "a.wav")
+    assert "a.wav and a.wav given to enrol hold the same samples" in message
 
 
 def test_verify_without_speech_gives_no_decision(here: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -84,8 +84,10 @@ def calibrate(
     from parvox.corpora.prepared import PreparedCorpus
     from parvox.evaluation.embeddings import default_cache
     from parvox.evaluation.settle import SettleSettings
+    from parvox.evaluation.system import expect_there
     from parvox.export.recalibrate import recalibrate
 
+    expect_there(model)
     usual = SettleSettings()
     settled = recalibrate(
         model,

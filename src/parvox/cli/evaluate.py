@@ -50,7 +50,8 @@ def evaluate(
 ) -> None:
     """EER, minDCF, thresholds and breakdowns of one or more models on a prepared corpus, with intervals by speaker.
 
-    For example: parvox evaluate prepared --models student.onnx runs/teacher --out report
+    For example: parvox evaluate prepared --models student.onnx runs/teacher --out report; or, with recordings that
+    serve for nothing else: parvox evaluate prepared --models student.onnx --split all --out report
 
     For several GPUs or machines start it with torchrun: all embed, the first scores and reports.
 
@@ -58,7 +59,7 @@ def evaluate(
         corpus: Prepared corpus, a folder written by parvox prepare.
         models: Model files, run folders, and files of embeddings (.npz) written by parvox embed.
         out: Folder for report.html, results.json and results.csv; nothing is written without it.
-        split: Whose utterances and trials: train, dev or test.
+        split: Whose utterances and trials: train, dev, test, or all for every pair of the whole corpus.
         trials: A trial list in VoxCeleb's format ('1 enrol-id test-id') instead of the split's own.
         all_pairs: Try every pair of the split's utterances instead of a list.
         keep_duplicates: Count trials twice that stand twice in the list, instead of refusing it.
@@ -102,14 +103,15 @@ def evaluate(
     from parvox.evaluation.embeddings import default_cache
     from parvox.evaluation.evaluate import evaluate as run
     from parvox.evaluation.ranks import Ranks
-    from parvox.evaluation.report import RESULTS, write_folder
+    from parvox.evaluation.report import refuse_folder, write_folder
     from parvox.evaluation.results import finite
-    from parvox.files import refuse_overwrite
+    from parvox.evaluation.system import expect_there
 
     if not models:
         raise ParvoxError("no model given; name one or more with --models, model files or run folders")
+    expect_there(*models, *([] if enrol_with is None else [enrol_with]))
     if out is not None:
-        refuse_overwrite(out, overwrite, holds=RESULTS)  # before the work
+        refuse_folder(out, overwrite)  # before the work
     ranks = Ranks.join(device)
     with contextlib.nullcontext() if ranks is None else ranks.together():
         prepared = PreparedCorpus.load(corpus)
@@ -148,14 +150,12 @@ def evaluate(
         processes=processes,
         ranks=ranks,
     )
+    # Printed first: should the folder not be writable after all, the work is not lost.
+    print(dumps(finite(evaluation.to_dict()), ensure_ascii=False) if json else evaluation.summary(), flush=True)
     if out is not None:
         write_folder(out, evaluation, title=title, overwrite=overwrite)
-    if json:
-        print(dumps(finite(evaluation.to_dict()), ensure_ascii=False))
-        return
-    print(evaluation.summary())
-    if out is not None:
-        print(f"\nreport: {out / 'report.html'}")
+        if not json:
+            print(f"\nreport: {out / 'report.html'}")
 
 
 def main(argv: list[str]) -> None:

@@ -6,9 +6,13 @@ import importlib
 import io
 import os
 import sys
+import traceback
 
 from parvox import __version__
 from parvox.errors import MissingExtraError, ParvoxError, nearest
+
+TRACEBACK = "PARVOX_TRACEBACK"
+"""Environment variable under which internal errors say where they arose."""
 
 # Name, what it does, and the extra it needs. Each is a module of this folder with a `main(argv)`.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -46,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments after the program's name; taken from the process by default.
 
     Returns:
-        The exit code: 0, 2 for a problem with what was given, or what the command says.
+        The exit code: 0, 2 for a problem with what was given, 3 for a fault of Parvox itself, or what the command
+        says.
     """
     # Threads that spin while they wait make a shared machine several times slower; read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -73,12 +78,27 @@ def main(argv: list[str] | None = None) -> int:
     except (MemoryError, OSError, RuntimeError) as error:
         words = _machine_trouble(error)
         if words is None:
-            raise
+            return _fault(error)
         print(f"parvox: error: {words}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("parvox: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:  # Python's own exit code for it, 1, is verify's "reject"
+        return _fault(error)
+
+
+def _fault(error: Exception) -> int:
+    """Say that Parvox is at fault; where the error arose, too, if `TRACEBACK` is set."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    words = f"{type(error).__name__}: {error}".split()
+    print(
+        f"parvox: internal error: {' '.join(words)[:500]}; this is a fault of Parvox: please report it, with what "
+        f"{TRACEBACK}=1 prints",
+        file=sys.stderr,
+    )
+    return 3
 
 
 def _machine_trouble(error: Exception) -> str | None:

@@ -32,6 +32,9 @@ Importer = Literal[
 ]
 
 
+_FEW_SPEAKERS = 25  # whose pairs cannot speak of 1 % false accepts
+
+
 def main(argv: list[str]) -> None:
     """Run the command."""
     call(prepare, argv, prog="parvox prepare")
@@ -68,13 +71,16 @@ def prepare(
 ) -> None:
     """Turn recordings on disk into a prepared corpus: manifests, speaker-disjoint splits and trial lists.
 
+    For example, of recordings in one folder for each speaker: parvox prepare folder recordings prepared; to evaluate
+    on all of them and train with none, add --dev_fraction 0 --test_fraction 1.
+
     Every recording is decoded once. Unreadable, empty, silent, too short, wrong-rate and duplicate ones are counted,
     listed in OUT/rejected.csv and left out. The same recordings and options always give the same corpus.
 
     Args:
-        importer: What lies in ROOT: folder (ROOT/SPEAKER/...), csv (manifest.csv, or folders that have one), a known
-            corpus, musan or rirs, whose result serves as --noise or --rirs of another corpus, or unlabelled: any
-            recordings, to distil from without knowing who speaks.
+        importer: What lies in ROOT: folder (a folder for each speaker, of any depth below), csv (manifest.csv, or
+            folders that have one), a known corpus, musan or rirs, whose result serves as --noise or --rirs of another
+            corpus, or unlabelled: any recordings, to distil from without knowing who speaks.
         root: The folder of recordings; nothing is written there.
         out: The folder to write.
         join: Phrases joined from recordings of single words.
@@ -140,6 +146,8 @@ def prepare(
 
 def summary(corpus: PreparedCorpus) -> str:
     """What was prepared, for people."""
+    from parvox.evaluation.rates import smallest_rate
+
     info = corpus.info
     kind = "synthetic speech" if info.synthetic else "speech" if info.splits else "no speech"
     lines = [f"{info.name}: {kind} at {info.sample_rate_hz} Hz -> {corpus.folder}"]
@@ -162,5 +170,12 @@ def summary(corpus: PreparedCorpus) -> str:
     if left_out:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in info.rejected.items())
         lines.append(f"  left out {left_out:,}: {reasons}; see {corpus.folder / 'rejected.csv'}")
+    tested = info.splits.get("test")
+    if tested and 1 < tested.speakers < _FEW_SPEAKERS and tested.nontarget_trials:
+        pairs = tested.speakers * (tested.speakers - 1) // 2
+        lines.append(
+            f"  note: {tested.speakers} test speakers make {pairs:,} pairs, which can speak of no false-accept rate "
+            f"below {100 * smallest_rate(pairs):.2g} %; for more see --test_speakers, or parvox evaluate --split all"
+        )
     lines += [f"  note: {note}" for note in info.notes]
     return "\n".join(lines)

@@ -65,7 +65,7 @@ def verify(
         cut=cut,
         threads=threads,
     )
-    print(json_format.dumps(decision.to_dict()) if json else _text(decision))
+    print(json_format.dumps(decision.to_dict(), allow_nan=False) if json else _text(decision))
     return _CODES[decision.decision]
 
 

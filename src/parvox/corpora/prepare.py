@@ -129,11 +129,6 @@ def _check_out(root: Path, out: Path, overwrite: bool) -> None:
     if out == root or out in root.parents:
         raise OutputError(f"{out} holds the recordings themselves; choose another folder to write to")
     refuse_overwrite(out, overwrite, holds=INFO)
-    parent = next(folder for folder in out.parents if folder.exists())
-    if not parent.is_dir():
-        raise OutputError(f"cannot write {out}: {parent} is a file, a folder is expected")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {out}: no permission to write in {parent}; choose another folder")
 
 
 def _write(folder: Path, out: Path, draft: Draft) -> None:

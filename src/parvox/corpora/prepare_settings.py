@@ -65,12 +65,12 @@ class PrepareSettings:
             "noise_test_fraction": self.noise_test_fraction,
         }
         for name, value in fractions.items():
-            _require(0 <= value < 1, name, value, "a share of at least 0 and below 1")
+            _require(0 <= value <= 1, name, value, "a share from 0 to 1")
         _require(
-            self.dev_fraction + self.test_fraction < 1,
+            self.dev_fraction + self.test_fraction < 1 + 1e-9,
             "dev_fraction + test_fraction",
             self.dev_fraction + self.test_fraction,
-            "less than 1",
+            "1 at most, or numbers of speakers, or a split file",
         )
         for name in ("dev_speakers", "test_speakers"):
             value = getattr(self, name)

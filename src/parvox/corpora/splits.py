@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def split_speakers(
         ("test", settings.test_fraction, settings.test_speakers),
         ("dev", settings.dev_fraction, settings.dev_speakers),
     ]
+    everyone = math.isclose(settings.dev_fraction + settings.test_fraction, 1)  # nobody is left to train with
+    last = "dev" if settings.dev_fraction else "test"
     all_of_pool = sum(map(len, pool.values()))
     # Shares are of the pool as it was before anything was drawn from it.
     sizes = {stratum: len(names) for stratum, names in pool.items()}
@@ -95,7 +98,9 @@ def split_speakers(
         if split in splits.values() or not all_of_pool:
             continue
         left = {name: len(names) for name, names in pool.items()}
-        if number is None:
+        if number is None and everyone and split == last:
+            quotas = left
+        elif number is None:
             quotas = _by_share(left, sizes, fraction)
             if fraction and not sum(quotas.values()) and all_of_pool >= 3:  # too few in every stratum
                 quotas = _by_number(left, max(round(fraction * all_of_pool), 1), split)
@@ -140,6 +145,8 @@ def _by_number(left: dict[str, int], number: int, split: Split) -> dict[str, int
     available = sum(left.values())
     if number > available:
         raise CorpusError(f"{number} {split} speakers wanted, but only {available} can be had; ask for fewer")
+    if not number:
+        return dict.fromkeys(left, 0)
     exact = {name: number * count / available for name, count in left.items()}
     quotas = {name: int(value) for name, value in exact.items()}
     rest = sorted(exact, key=lambda name: (quotas[name] - exact[name], name))  # largest remainders first

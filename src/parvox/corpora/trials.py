@@ -52,7 +52,7 @@ def read_trials(path: Path) -> list[Trial]:
     path = Path(path)
     trials: list[Trial] = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # a byte-order mark is no part of the first line
             for number, line in enumerate(file, 1):
                 fields = line.split()
                 if len(fields) == 3 and fields[0] in ("0", "1"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parvox.arrays import DamagedArraysError, read_arrays
 from parvox.errors import AudioError, CorpusError, ModelFileError, TrialError
 from parvox.evaluation.ranks import Ranks, embed_in_processes
 from parvox.evaluation.system import System
@@ -78,12 +78,14 @@ class EmbeddingCache:
         self._found: dict[bytes, NDArray[np.float32]] = {}
         for path in sorted(self.folder.glob("*.npz")) if read else ():
             try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    keys, matrix = arrays["keys"], arrays["embeddings"]
-                if keys.shape != (len(matrix), 32) or matrix.shape[1:] != (self._dim,) or matrix.dtype != np.float32:
-                    continue
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                arrays = read_arrays(path)
+                keys, matrix = arrays["keys"], arrays["embeddings"]
+            except (OSError, DamagedArraysError, KeyError):
                 continue  # a damaged file only costs computing again
+            if keys.dtype != np.uint8 or matrix.dtype != np.float32 or matrix.shape[1:] != (self._dim,):
+                continue
+            if keys.shape != (len(matrix), 32) or not np.isfinite(matrix).all():
+                continue
             self._found.update(zip(map(bytes, keys), matrix, strict=True))
 
     def __len__(self) -> int:

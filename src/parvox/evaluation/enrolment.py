@@ -39,7 +39,7 @@ class EnrolmentList:
         """
         voices: dict[str, list[str]] = {}
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise TrialError(f"{path} is not a text file; expected lines 'voice-id utterance-id …'") from error
         except OSError as error:

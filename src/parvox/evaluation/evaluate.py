@@ -27,6 +27,7 @@ from parvox.evaluation.score_evaluation import (
 from parvox.evaluation.scorer import Backend, Scored, Scorer, ScoringSettings, SideInformation
 from parvox.evaluation.side import Mean
 from parvox.evaluation.system import load_system, load_systems
+from parvox.evaluation.trials import TrialIndex
 
 if TYPE_CHECKING:
     from parvox.corpora.prepared import PreparedCorpus
@@ -255,7 +256,29 @@ def _groups(questions: Questions, by: Sequence[str] | None) -> list[Groups]:
 
 def _notes(questions: Questions) -> list[str]:
     """What makes these trials easier than those to come."""
-    if questions.enrolments is not None or SESSION not in columns(questions.cuts.values()):
+    if questions.enrolments is not None:
+        return []
+    return [*_pair_notes(questions.trials), *_session_notes(questions)]
+
+
+def _pair_notes(trials: TrialIndex) -> list[str]:
+    notes = []
+    itself, again = trials.of_itself(), trials.reversed_again()
+    if len(itself):
+        notes.append(
+            f"{len(itself):,} trials compare an utterance with itself, such as {trials.describe(itself[0])}: no model "
+            "can get them wrong, so every rate looks better than it is. Leave them out."
+        )
+    if len(again):
+        notes.append(
+            f"{len(again):,} trials repeat another one the other way round, such as {trials.describe(again[0])}, and "
+            "count twice."
+        )
+    return notes
+
+
+def _session_notes(questions: Questions) -> list[str]:
+    if SESSION not in columns(questions.cuts.values()):
         return []
     sessions = column_values(questions.cuts, SESSION)
     ids, trials = questions.trials.ids, questions.trials

@@ -24,6 +24,7 @@ from parvox.errors import TrialError
 
 Scores = NDArray[Any]
 
+_MOST_UNEQUAL = 1e9  # one kind of error against the other; beyond, no number of trials could show the rarer one
 _BLOCK = 1 << 16  # queries per search: the part of the other array that they fall in stays in the cache
 
 
@@ -294,6 +295,11 @@ def dcf_weights(p_target: float, c_miss: float = 1.0, c_fa: float = 1.0) -> tupl
             "between 0 and 1 and costs above 0"
         )
     miss, fa = c_miss * p_target, c_fa * (1 - p_target)
+    if not 1 / _MOST_UNEQUAL <= miss / fa <= _MOST_UNEQUAL:
+        raise TrialError(
+            f"detection cost: p_target {p_target}, c_miss {c_miss}, c_fa {c_fa} given, which make one kind of error "
+            f"count {max(miss / fa, fa / miss):.3g} times the other; expected at most {_MOST_UNEQUAL:g} times"
+        )
     return miss / min(miss, fa), fa / min(miss, fa)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.linalg import LinAlgError
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
 
@@ -146,11 +147,17 @@ def fit_plda(
     data = embeddings.astype(np.float64)
     mean = data.mean(axis=0)
     data -= mean
-    lda = _discriminants(data, speaker, len(names), lda_dim)
-    prepared = _lengthened(data @ lda)
-    between, within = _covariances(prepared, speaker, len(names))
-    for _ in range(iterations):
-        between, within = _maximised(prepared, speaker, len(names), between, within)
+    try:
+        lda = _discriminants(data, speaker, len(names), lda_dim)
+        prepared = _lengthened(data @ lda)
+        between, within = _covariances(prepared, speaker, len(names))
+        for _ in range(iterations):
+            between, within = _maximised(prepared, speaker, len(names), between, within)
+    except (LinAlgError, ValueError) as error:
+        raise TrialError(
+            f"PLDA of {len(embeddings)} utterances of {len(names)} speakers cannot be fitted ({error}): do their "
+            "embeddings differ?"
+        ) from error
     return Plda(mean, lda, between, within)
 
 

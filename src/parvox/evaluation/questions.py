@@ -89,7 +89,8 @@ def load_questions(
 
     Args:
         corpus: Where the utterances are.
-        split: Whose utterances; "all" for those of every split, which needs a trial list or all pairs.
+        split: Whose utterances; "all" for those of every split, which have no list of their own: without one given,
+            every pair is tried.
         trials: A trial list in VoxCeleb's format instead of the split's own.
         enrolments: A list of voices and their utterances; the trials' first sides then name voices.
         all_pairs: Instead of a list, every pair of the split's utterances, or every voice with every utterance that
@@ -101,8 +102,7 @@ def load_questions(
     Raises:
         ParvoxError: the lists and the corpus do not go together; the message says how.
     """
-    if split == ALL and trials is None and not all_pairs:
-        raise TrialError("split all has no trial list of its own; give one with --trials, or try --all_pairs")
+    all_pairs = all_pairs or (split == ALL and trials is None)
     if trials is None and not all_pairs:
         enrolments = enrolments or corpus.enrolments(split)
         text_dependent = text_dependent or corpus.info.text_dependent

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from parvox.errors import OutputError
 from parvox.evaluation.report_parts import PARTS, Table, lowest_eer, systems_table
 from parvox.evaluation.results import Evaluation, conjoined, quoted, write_csv, write_json
 from parvox.evaluation.style import STYLE
-from parvox.files import atomic_file, atomic_folder
+from parvox.files import atomic_file, atomic_folder, refuse_overwrite
 
-RESULTS = "results.json"
+REPORT, RESULTS, TABLE = "report.html", "results.json", "results.csv"
 _TITLE = "Speaker verification report"
 _SYNTHETIC = (
     "SYNTHETIC speech: these voices were made by a program. The figures show that everything works; they say nothing "
@@ -44,7 +45,7 @@ def write_report(
     """
     page = render_report(evaluations, title=title, table=table, notes=notes)
     with atomic_file(path, overwrite=overwrite) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # file names need not be text
 
 
 def write_folder(folder: Path, evaluation: Evaluation, *, title: str = _TITLE, overwrite: bool = False) -> None:
@@ -53,10 +54,23 @@ def write_folder(folder: Path, evaluation: Evaluation, *, title: str = _TITLE, o
     Raises:
         OutputError: `folder` exists and `overwrite` is false, or it cannot be written.
     """
+    refuse_folder(folder, overwrite)
     with atomic_folder(folder, overwrite=overwrite, holds=RESULTS) as temporary:
-        write_report(temporary / "report.html", evaluation, title=title)
+        write_report(temporary / REPORT, evaluation, title=title)
         write_json(temporary / RESULTS, evaluation)
-        write_csv(temporary / "results.csv", evaluation)
+        write_csv(temporary / TABLE, evaluation)
+
+
+def refuse_folder(folder: Path, overwrite: bool) -> None:
+    """Raise `OutputError` if a report's folder cannot be written, or holds what no report put there."""
+    refuse_overwrite(folder, overwrite, holds=RESULTS)
+    if folder.is_dir():
+        foreign = sorted(path.name for path in folder.iterdir() if path.name not in (REPORT, RESULTS, TABLE))
+        if foreign:
+            raise OutputError(
+                f"{folder} holds {foreign[0]!r}, which is no part of a report and would be lost; move it away, or "
+                "choose another folder"
+            )
 
 
 def render_report(

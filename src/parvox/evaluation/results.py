@@ -323,7 +323,7 @@ def write_json(path: Path, evaluation: Evaluation, *, overwrite: bool = False) -
     """
     with atomic_file(path, overwrite=overwrite) as temporary:
         text = json.dumps(finite(evaluation.to_dict()), indent=2, allow_nan=False, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(path: Path, evaluation: Evaluation, *, overwrite: bool = False) -> None:
@@ -357,7 +357,7 @@ def write_csv(path: Path, evaluation: Evaluation, *, overwrite: bool = False) ->
         rows.append(row | evaluation.environment)
     with (
         atomic_file(path, overwrite=overwrite) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

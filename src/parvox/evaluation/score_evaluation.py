@@ -25,7 +25,12 @@ from parvox.evaluation.rates import error_rates, smallest_rate
 from parvox.evaluation.resampling import MIN_SPEAKERS, Weights, check_resampling, interval, speaker_weights
 from parvox.evaluation.results import DetBand, Estimate, Evaluation, Histogram, SystemResult, conjoined, quoted
 from parvox.evaluation.system import System
-from parvox.evaluation.thresholds import Threshold, threshold_at_cost, threshold_at_false_accept_rate
+from parvox.evaluation.thresholds import (
+    Threshold,
+    check_wishes,
+    threshold_at_cost,
+    threshold_at_false_accept_rate,
+)
 from parvox.evaluation.trials import Speakers, TrialIndex
 from parvox.progress import progress
 
@@ -56,6 +61,7 @@ class MeasureSettings:
 
     def __post_init__(self) -> None:
         check_resampling(self.replicates, self.level, self.seed)
+        check_wishes(self.false_accept_rates, self.p_targets, self.c_miss, self.c_fa)
 
     def weights(self, speakers: int) -> Weights | None:
         """Bootstrap weights for so many speakers; None where intervals are unknown or unwanted."""

@@ -49,6 +49,10 @@ class ScoringSettings:
     """How several enrolment utterances become one voice: mean of embeddings, mean of scores, or a mean weighted by
     duration (quality)."""
 
+    def __post_init__(self) -> None:
+        if self.normalisation == "asnorm" and self.top_k < 2:
+            raise TrialError(f"top_k {self.top_k} given; expected 2 or more cohort members")
+
 
 @dataclass(frozen=True, eq=False)
 class Scored:
@@ -103,7 +107,7 @@ class Scorer:
         self._enrol = self._test
         if enrol_with is not None and enrol_with.key != system.key:
             _check_comparable(enrol_with, system, settings)
-            self._enrol = Side(enrol_with, corpus, settings.mean, ways)
+            self._enrol = Side(enrol_with, corpus, settings.mean, ways, system)
         self._source = self._test
         if settings.backend == "plda" and settings.plda_from is not None:
             self._source = Side(system, settings.plda_from, settings.mean, ways)

@@ -17,7 +17,13 @@ from parvox.evaluation.calibration import fit_calibration
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.rates import distinct_pairs, error_rates, smallest_rate
 from parvox.evaluation.resampling import MIN_SPEAKERS, Interval, Weights, check_resampling, interval, speaker_weights
-from parvox.evaluation.thresholds import threshold_at_cost, threshold_at_false_accept_rate
+from parvox.evaluation.thresholds import (
+    check_wishes,
+    cost_name,
+    rate_name,
+    threshold_at_cost,
+    threshold_at_false_accept_rate,
+)
 from parvox.evaluation.trials import TrialIndex
 from parvox.runtime.operating import LONGER, SCORE, SHORTER, DurationBand, LlrMap, OperatingPoint
 
@@ -52,9 +58,15 @@ class SettleSettings:
 
     def __post_init__(self) -> None:
         check_resampling(self.replicates, self.level, self.seed)
+        check_wishes(self.false_accept_rates, self.p_targets, self.c_miss, self.c_fa)
         edges = list(self.band_edges_s)
         if any(not (0 < edge < math.inf) for edge in edges) or any(a >= b for a, b in itertools.pairwise(edges)):
             raise TrialError(f"band edges {edges} given; expected rising numbers of seconds above 0, such as 1 2 4 8")
+
+    @property
+    def names(self) -> list[str]:
+        """What the operating points are called."""
+        return [EER, *map(rate_name, self.false_accept_rates), *map(cost_name, self.p_targets)]
 
     @property
     def bands(self) -> list[tuple[float, float | None]]:

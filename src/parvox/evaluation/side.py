@@ -44,10 +44,14 @@ class Side:
         corpus: Whose training split gives mean and cohort.
         mean: What to subtract from embeddings.
         ways: How to embed.
+        space: The model whose embeddings these are compared with, and whose own mean both sides then lose; `system`
+            itself by default.
     """
 
-    def __init__(self, system: System, corpus: PreparedCorpus, mean: Mean, ways: Ways) -> None:
-        self.system, self.corpus = system, corpus
+    def __init__(
+        self, system: System, corpus: PreparedCorpus, mean: Mean, ways: Ways, space: System | None = None
+    ) -> None:
+        self.system, self.corpus, self._space = system, corpus, space or system
         self._mean, self._ways = mean, ways
         self._known: dict[str, NDArray[np.float32]] = {}
         self._subtracted: tuple[NDArray[np.float32] | None, str] | None = None
@@ -88,8 +92,8 @@ class Side:
         """The mean to subtract, and how to say so."""
         if self._subtracted is None:
             mean, words = None, "cosine"
-            if self._mean == "model" and self.system.mean is not None:
-                mean, words = self.system.mean, "cosine, the model's mean subtracted"
+            if self._mean == "model" and self._space.mean is not None:
+                mean, words = self._space.mean, "cosine, the model's mean subtracted"
             elif self._mean == TRAIN:
                 cuts = _spread(list(self.corpus.cuts(TRAIN)), _MEAN_UTTERANCES)
                 matrix = self.embeddings(cuts, "training utterances").matrix

@@ -113,6 +113,15 @@ def load_systems(paths: Sequence[Path], *, threads: int = 1, device: str | None 
     ]
 
 
+def expect_there(*paths: Path) -> None:
+    """Raise `ParvoxError` if a model is missing, before any work."""
+    for path in paths:
+        if not os.path.lexists(path):
+            raise ParvoxError(
+                f"{path}: no such file or folder; expected a model file, a run folder or embeddings (.npz)"
+            )
+
+
 def names(paths: Sequence[Path]) -> list[str]:
     """Short names that tell paths apart: the last part, with as many folders before it as that takes."""
     resolved = [Path(os.path.realpath(path)) for path in paths]  # as resolve, but bears a link to itself

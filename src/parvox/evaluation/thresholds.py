@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +85,7 @@ def threshold_at_false_accept_rate(
     Raises:
         TrialError: `rate` is not between 0 and 1, or nothing sound can be computed from the scores.
     """
-    if not 0 < rate < 1:
-        raise TrialError(f"false-accept rate {rate} given; expected a rate between 0 and 1, such as 0.01 for 1 %")
+    check_rate(rate)
     score, label = np.asarray(scores), np.asarray(target, bool)
     first, second = np.asarray(enrol_speaker)[~label], np.asarray(test_speaker)[~label]
     name, purpose = rate_name(rate), f"false accepts at most {100 * rate:g} %"
@@ -104,6 +104,10 @@ def threshold_at_false_accept_rate(
             f"no rate below {_percent(least)}; {math.ceil(3 / rate):,} pairs are needed for {_percent(rate)}.",
         )
     threshold = sorted_scores.threshold_at_false_accept_rate(rate)
+    if not math.isfinite(threshold):
+        return Threshold(
+            name, purpose, None, None, None, least, "So many false accepts there are only if everyone is let in."
+        )
     spread = None
     if weights is not None:
         spread = interval(_resampled_thresholds(score[~label], first, second, rate, weights), level)
@@ -146,7 +150,7 @@ def threshold_at_cost(
     point = ScoreSet.from_labels(score, label).min_dcf_point(p_target, c_miss, c_fa)
     least = smallest_rate(distinct_pairs(first[~label], second[~label]), level)
     costs = "" if c_miss == c_fa == 1 else f", a miss costing {c_miss:g} and a false accept {c_fa:g}"
-    name, purpose = f"cost_{p_target:g}", f"least cost where {_percent(p_target)} of the trials are targets{costs}"
+    name, purpose = cost_name(p_target), f"least cost where {_percent(p_target)} of the trials are targets{costs}"
     if not math.isfinite(point.threshold):
         what = "reject" if point.threshold > 0 else "accept"
         return Threshold(name, purpose, None, None, None, least, f"The least cost is to {what} everyone.")
@@ -164,6 +168,37 @@ def threshold_at_cost(
 def rate_name(rate: float) -> str:
     """How thresholds for a false-accept rate are called: ``far_1pct``, ``far_0.1pct``."""
     return f"far_{100 * rate:g}pct"
+
+
+def cost_name(p_target: float) -> str:
+    """How thresholds of least cost are called: ``cost_0.01``."""
+    return f"cost_{p_target:g}"
+
+
+def check_rate(rate: float) -> None:
+    """Raise `TrialError` if `rate` is no false-accept rate that a threshold could be chosen for."""
+    if not 0 < rate < 1:
+        raise TrialError(f"false-accept rate {rate} given; expected a rate between 0 and 1, such as 0.01 for 1 %")
+
+
+def check_wishes(
+    false_accept_rates: Sequence[float], p_targets: Sequence[float], c_miss: float = 1.0, c_fa: float = 1.0
+) -> None:
+    """Refuse rates and costs for which no thresholds can be chosen, and two that would be called the same.
+
+    Raises:
+        TrialError: they are such.
+    """
+    for rate in false_accept_rates:
+        check_rate(rate)
+    for p in p_targets:
+        dcf_weights(p, c_miss, c_fa)
+    names = [*map(rate_name, false_accept_rates), *map(cost_name, p_targets)]
+    for name in names:
+        if names.count(name) > 1:
+            raise TrialError(
+                f"{names.count(name)} thresholds that would all be called {name} asked for; give each once"
+            )
 
 
 def _advice(rates: ErrorRates) -> str:

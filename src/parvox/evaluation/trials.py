@@ -19,6 +19,7 @@ MOST_PAIRS = 50_000_000
 """The largest cross product that is kept as trials."""
 
 _HASH_BLOCK = 1 << 16
+_SHOWN = 100  # letters of an id
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +163,20 @@ class TrialIndex:
                 "remove them, or pass --keep_duplicates to count them twice"
             )
 
+    def of_itself(self) -> NDArray[np.int64]:
+        """Rows that compare an utterance with itself."""
+        return np.flatnonzero(self.enrol == self.test)
+
+    def reversed_again(self) -> NDArray[np.int64]:
+        """Rows that repeat an earlier row the other way round."""
+        low, high = np.minimum(self.enrol, self.test), np.maximum(self.enrol, self.test)
+        turned = TrialIndex(self.ids, low, high, self.target, self.name, self.sha256)
+        return np.setdiff1d(turned.duplicates(), self.duplicates())
+
     def describe(self, row: int | np.integer) -> str:
         """One trial, as a line of the list."""
-        return f"'{int(self.target[row])} {self.ids[self.enrol[row]]} {self.ids[self.test[row]]}'"
+        enrol, test = (self.ids[column[row]][:_SHOWN] for column in (self.enrol, self.test))
+        return f"'{int(self.target[row])} {enrol} {test}'"
 
     def speakers(self, speaker_of: Mapping[str, str], text_of: Mapping[str, str] | None = None) -> Speakers:
         """The speakers of both sides.
@@ -255,7 +267,7 @@ class Speakers:
 def unknown_utterances(what: str, unknown: Sequence[str], total: int) -> TrialError:
     """The error for utterances of a list that the corpus or the embeddings do not have."""
     return TrialError(
-        f"{what}: {len(unknown)} of its {total} utterances are unknown, such as {unknown[0]!r}; "
+        f"{what}: {len(unknown)} of its {total} utterances are unknown, such as {unknown[0][:_SHOWN]!r}; "
         "is it the list of another corpus or split?"
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -305,11 +304,6 @@ def _check_writable(out: Path, overwrite: bool) -> None:
     refuse_overwrite(out, overwrite)
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder, a file name is expected")
-    folder = out.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {out}: {folder} is not a writable folder; choose one that is")
 
 
 def _percent(rate: float | None) -> str:

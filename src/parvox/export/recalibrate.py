@@ -10,7 +10,7 @@ import numpy as np
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.errors import ModelFileError, nearest
 from parvox.evaluation.enrolment import Enrolment
-from parvox.evaluation.questions import ALL, Questions, load_questions
+from parvox.evaluation.questions import Questions, load_questions
 from parvox.evaluation.scorer import Scorer, ScoringSettings
 from parvox.evaluation.settle import Judged, Settled, SettleSettings, settle, source_words
 from parvox.evaluation.speech import speech_seconds
@@ -63,13 +63,16 @@ def recalibrate(
         ParvoxError: the model, the corpus or the trials cannot be used, or `default` has no threshold.
     """
     refuse_overwrite(out, overwrite)
+    wanted = (settings or SettleSettings()).names
+    if default is not None and default not in wanted:
+        raise ModelFileError(f"default {default!r} given: {nearest(default, wanted)}")
     data, contract = read_model_file(model)
     questions = load_questions(
         corpus,
         split,
         trials,
         enrolments,
-        all_pairs=all_pairs or (split == ALL and trials is None),
+        all_pairs=all_pairs,
         keep_duplicates=keep_duplicates,
     )
     system = load_system(model, threads=threads)

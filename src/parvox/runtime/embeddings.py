@@ -5,8 +5,8 @@ Embeddings are biometric data: they are written where the caller says and printe
 
 from __future__ import annotations
 
+import collections
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parvox.arrays import read_arrays
 from parvox.audio import AUDIO_SUFFIXES
 from parvox.errors import AudioError, ParvoxError
 from parvox.files import atomic_file
@@ -178,22 +179,31 @@ def load_embeddings(path: str | os.PathLike[str], fingerprint: str | None = None
         ParvoxError: it is missing, damaged, no such file, or from another model.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            made = Embeddings(
-                ids=tuple(map(str, arrays["ids"])),
-                embeddings=arrays["embeddings"].astype(np.float32),
-                speech_s=arrays["speech_s"].astype(np.float32),
-                fingerprint=str(arrays["fingerprint"]),
-                model=str(arrays["model"]),
-                mean=arrays["mean"].astype(np.float32) if "mean" in arrays else None,
-                compatible_with=tuple(map(str, arrays["compatible_with"])) if "compatible_with" in arrays else (),
-            )
+        arrays = read_arrays(Path(path))
+        made = Embeddings(
+            ids=tuple(map(str, arrays["ids"])),
+            embeddings=_numbers(arrays["embeddings"]),
+            speech_s=_numbers(arrays["speech_s"]),
+            fingerprint=str(arrays["fingerprint"]),
+            model=str(arrays["model"]),
+            mean=_numbers(arrays["mean"]) if "mean" in arrays else None,
+            compatible_with=tuple(map(str, arrays["compatible_with"])) if "compatible_with" in arrays else (),
+        )
     except FileNotFoundError:
         raise ParvoxError(f"{path}: no such file; embeddings written by parvox embed are expected") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError):
         raise ParvoxError(f"{path}: damaged or no embeddings; a file written by parvox embed is expected") from None
     if not made.embeddings.ndim == 2 or not len(made.ids) == len(made.embeddings) == len(made.speech_s):
         raise ParvoxError(f"{path}: ids and embeddings differ in number; a file written by parvox embed is expected")
+    if not made.embeddings.shape[1]:
+        raise ParvoxError(f"{path}: embeddings of no numbers; a file written by parvox embed is expected")
+    if len(set(made.ids)) < len(made.ids):
+        twice = next(name for name, count in collections.Counter(made.ids).items() if count > 1)
+        raise ParvoxError(f"{path}: several embeddings of {twice!r}; one is expected: embed the recordings again")
+    bad = ~np.isfinite(made.embeddings).all(axis=1)
+    if bad.any() or not (made.mean is None or np.isfinite(made.mean).all()):
+        which = f"the embedding of {made.ids[int(bad.argmax())]!r}" if bad.any() else "the mean"
+        raise ParvoxError(f"{path}: {which} is not finite; the model is broken: embed the recordings with a sound one")
     if made.mean is not None and made.mean.shape != made.embeddings.shape[1:]:
         raise ParvoxError(
             f"{path}: embeddings and their mean differ in size; a file written by parvox embed is expected"
@@ -204,6 +214,13 @@ def load_embeddings(path: str | os.PathLike[str], fingerprint: str | None = None
             f"({fingerprint[:12]}): embed the recordings again"
         )
     return made
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[np.float32]:
+    """As float32; `TypeError` for what are no real numbers."""
+    if array.dtype.kind != "f":
+        raise TypeError(f"{array.dtype} is no type of real numbers")
+    return array.astype(np.float32)
 
 
 def _write(made: Embeddings, path: Path) -> None:

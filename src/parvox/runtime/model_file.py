@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,6 +25,9 @@ UNSEALED = "0" * 64
 """What stands in place of the checksum while the checksum is computed."""
 
 Precision = Literal["fp32", "int8"]
+
+_HIGHEST_RATE_HZ = 192_000
+_LARGEST_NUMBER = 1e6  # in an embedding
 
 _METADATA_FIELD = 14  # ModelProto.metadata_props, onnx.proto
 _LIKELY_ONNX = b"\x08"  # ir_version comes first
@@ -104,21 +108,32 @@ class ModelContract:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        for what, value, least in (
-            ("sample_rate_hz", self.sample_rate_hz, 1000),
-            ("min_samples", self.min_samples, 1),
-            ("embedding_dim", self.embedding_dim, 1),
-            ("parameters", self.parameters, 0),
-            ("macs_1s", self.macs_1s, 0),
+        for what, value, least, most in (
+            ("sample_rate_hz", self.sample_rate_hz, 1000, _HIGHEST_RATE_HZ),
+            ("min_samples", self.min_samples, 1, None),
+            ("embedding_dim", self.embedding_dim, 1, None),
+            ("parameters", self.parameters, 0, None),
+            ("macs_1s", self.macs_1s, 0, None),
         ):
-            if value < least:
-                raise ModelFileError(f"contract: {what} {value} given; {least} or more is expected")
+            if value < least or (most is not None and value > most):
+                wanted = f"{least} or more" if most is None else f"{least} to {most}"
+                raise ModelFileError(f"contract: {what} {value} given; {wanted} is expected")
+        for what, text in (
+            ("name", self.name),
+            *(("a threshold's source", p.source) for p in self.thresholds.values()),
+        ):
+            if any(unicodedata.category(letter) == "Cc" for letter in text):
+                raise ModelFileError(f"contract: {what} {text[:40]!r} given; expected text without control characters")
         if self.precision not in get_args(Precision):
             raise ModelFileError(f"contract: precision {self.precision!r} given; 'fp32' or 'int8' is expected")
         for what, vector in (("mean", self.mean), ("golden.embedding", self.golden.embedding)):
             if vector is not None and len(vector) != self.embedding_dim:
                 raise ModelFileError(
                     f"contract: {what} of {len(vector)} numbers given; {self.embedding_dim} are expected"
+                )
+            if vector is not None and any(abs(value) > _LARGEST_NUMBER for value in vector):
+                raise ModelFileError(
+                    f"contract: {what} with numbers beyond {_LARGEST_NUMBER:g} given; smaller ones expected"
                 )
         if self.default_threshold is not None and self.default_threshold not in self.thresholds:
             known = ", ".join(self.thresholds) or "none"

@@ -16,6 +16,10 @@ from typing import Any
 from parvox.errors import ModelFileError
 from parvox.runtime import contract_fields as fields
 
+_HIGHEST = 1.001
+_LARGEST = 1e6  # weight or offset; what is fitted on cosines stays far below
+_MOST_EVIDENCE = 100.0  # natural logarithm; to show as much would take more speakers than there are people
+
 SCORE, SHORTER, LONGER = "score", "log_shorter_s", "log_longer_s"
 """What a log-likelihood ratio may depend on: the cosine, and the logarithms of both sides' seconds of net speech."""
 
@@ -47,6 +51,23 @@ class OperatingPoint:
     false_accept_interval: tuple[float, float] | None = None
     false_reject_interval: tuple[float, float] | None = None
     smallest_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        shares = (self.false_accept_rate, self.false_reject_rate, *(self.false_accept_interval or ()))
+        shares += self.false_reject_interval or ()
+        # Scores are cosines; rounding may take a threshold a little beyond the highest.
+        if not abs(self.threshold) <= _HIGHEST or not all(0 <= share <= 1 for share in shares):
+            raise ModelFileError(
+                f"contract: an operating point at {self.threshold:g} with {self.false_accept_rate:g} false accepts and "
+                f"{self.false_reject_rate:g} false rejects given; a cosine and shares from 0 to 1 are expected"
+            )
+        if self.interval is not None and not self.interval[0] <= self.interval[1]:
+            raise ModelFileError(f"contract: an interval of {self.interval} given; a lower and an upper end expected")
+        if min(self.target_trials, self.nontarget_trials) < 0:
+            raise ModelFileError(
+                f"contract: {self.target_trials} target and {self.nontarget_trials} non-target trials given; 0 or more "
+                "are expected"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], inside: str) -> OperatingPoint:
@@ -152,6 +173,13 @@ class LlrMap:
             raise ModelFileError(
                 f"contract: calibration with weights for {', '.join(self.weights) or 'nothing'} given; {SCORE} is "
                 f"expected, {SHORTER} and {LONGER} are allowed, each of these two with a range"
+            )
+        if not all(abs(value) <= _LARGEST for value in (*self.weights.values(), self.offset)):
+            raise ModelFileError(f"contract: calibration with weights beyond {_LARGEST:g} given; smaller ones expected")
+        if not all(abs(end) <= _MOST_EVIDENCE for ends in (self.limits, *self.ranges.values()) for end in ends):
+            raise ModelFileError(
+                f"contract: calibration with limits or ranges beyond {_MOST_EVIDENCE:g} given; expected natural "
+                "logarithms within that"
             )
 
     def evidence(self, score: float, enrol_s: float, test_s: float) -> Evidence:

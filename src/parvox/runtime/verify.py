@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -197,10 +198,16 @@ class Verifier:
         enrolled = [enrolment] if isinstance(enrolment, Audio) else list(enrolment)
         if not enrolled:
             raise ParvoxError("no enrolment recording given: one or more is expected")
+        for one, other in itertools.combinations(enrolled, 2):
+            if np.array_equal(one.samples, other.samples):
+                raise ParvoxError(
+                    f"{one.name} and {other.name} given to enrol hold the same samples; each recording counts once: "
+                    "leave one out"
+                )
         heard = (*(_heard(audio, "enrolment") for audio in enrolled), _heard(test, "test"))
         nothing = [
-            f"only {each.speech_s:.1f} s of speech in {each.name}: less than the {self.min_speech_s:g} s needed for "
-            "any decision"
+            f"only {_shortly(each.speech_s)} s of speech in {each.name}: less than the {self.min_speech_s:g} s needed "
+            "for any decision"
             for each in heard
             if each.speech_s < self.min_speech_s
         ]
@@ -231,7 +238,7 @@ class Verifier:
         for seconds, name in ((enrolled_s, where), (heard[-1].speech_s, test.name)):
             if seconds < self.advised_speech_s:
                 reasons.append(
-                    f"only {seconds:.1f} s of speech in {name}: less than the {self.advised_speech_s:g} s this "
+                    f"only {_shortly(seconds)} s of speech in {name}: less than the {self.advised_speech_s:g} s this "
                     "decision should rest on"
                 )
         rate_hz = self.embedder.contract.sample_rate_hz
@@ -286,6 +293,11 @@ class Verifier:
             fingerprint=contract.fingerprint,
             synthetic=contract.synthetic,
         )
+
+
+def _shortly(seconds: float) -> str:
+    """Rounded down, so that what is less than a limit also looks so."""
+    return f"{math.floor(100 * seconds) / 100:g}"
 
 
 def verify_files(
