@@ -43,7 +43,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def format_help(self, formatter: Any = None) -> str:
         """The help text; of what is unset by default the description says what that means."""
-        return re.sub(r",\s+default:\s+null\)", ")", super().format_help(formatter))
+        return re.sub(r",\s+default:\s+null(?=\))|\s+\|\s+null\b", "", super().format_help(formatter))
 
     def known_keys(self) -> list[str]:
         """Every option and recipe key, dotted."""

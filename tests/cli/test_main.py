@@ -61,3 +61,26 @@ def test_help_does_not_wait_for_torch():
         "sys.exit('torch' in sys.modules or 'lhotse' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_fault_of_ours_is_no_answer_of_a_command(capsys, monkeypatch):
+    """Python's own exit code for it is what parvox verify says for "reject"."""
+
+    def faulty(argv):
+        raise ZeroDivisionError("somewhere deep")
+
+    monkeypatch.setattr("parvox.cli.info.main", faulty)
+    assert main(["info", "x"]) == 3
+    error = capsys.readouterr().err
+    assert error.startswith("parvox: internal error: ZeroDivisionError: somewhere deep; this is a fault of Parvox")
+    assert error.count("\n") == 1
+    monkeypatch.setenv("PARVOX_TRACEBACK", "1")
+    assert main(["info", "x"]) == 3
+    assert "in faulty" in capsys.readouterr().err
+
+
+def test_help_says_nothing_of_null(capsys):
+    assert main(["evaluate", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "default: 1000" in text
+    assert "null" not in text

@@ -64,6 +64,18 @@ def test_numbers_are_met_exactly_and_dealt_in_proportion() -> None:
         split_speakers(utterances(speakers), SplitSettings(dev_speakers=50, test_speakers=60))
 
 
+def test_nobody_need_be_left_to_train_with() -> None:
+    speakers = {f"a{n}": "a" for n in range(7)} | {f"b{n}": "b" for n in range(2)}
+
+    def counts(**settings: object) -> Counter[str]:
+        return Counter(split_speakers(utterances(speakers), SplitSettings(**settings)).values())  # type: ignore[arg-type]
+
+    assert counts(dev_fraction=0.0, test_fraction=1.0) == {"test": 9}
+    assert counts(dev_fraction=0.3, test_fraction=0.7)["train"] == 0
+    assert counts(dev_speakers=0, test_speakers=9) == {"test": 9}
+    assert counts(dev_speakers=9, test_speakers=0) == {"dev": 9}
+
+
 def test_the_seed_deals_anew_and_one_more_speaker_moves_few() -> None:
     speakers = {f"s{n}": "a" for n in range(100)}
     before = split_speakers(utterances(speakers), SplitSettings())

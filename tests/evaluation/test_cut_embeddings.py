@@ -101,11 +101,25 @@ def test_a_renamed_utterance_is_the_same_content(model_file: Path, cuts: CutSet,
     assert not seen
 
 
-def test_a_damaged_cache_only_costs_time(model_file: Path, cuts: CutSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "an array", "unknown compression", "not finite"])
+def test_a_damaged_cache_only_costs_time(damage: str, model_file: Path, cuts: CutSet, tmp_path: Path) -> None:
     system, seen = counting(load_system(model_file))
     made = embed_cuts(system, list(cuts)[:4], cache=tmp_path, workers=0)
     (kept,) = tmp_path.rglob("*.npz")
-    kept.write_bytes(kept.read_bytes()[:-40])
+    data = kept.read_bytes()
+    if damage == "cut":
+        kept.write_bytes(data[:-40])
+    elif damage == "an array":
+        with kept.open("wb") as file:
+            np.save(file, made.matrix)
+    elif damage == "unknown compression":
+        method = data.index(b"PK\x01\x02") + 10
+        kept.write_bytes(data[:method] + b"\x63" + data[method + 1 :])
+    else:
+        with np.load(kept) as arrays:
+            keys, matrix = arrays["keys"], arrays["embeddings"]
+        matrix[2, 0] = np.nan
+        np.savez(kept, keys=keys, embeddings=matrix)
     seen.clear()
     again = embed_cuts(system, list(cuts)[:4], cache=tmp_path, workers=0)
     assert len(seen) == 4

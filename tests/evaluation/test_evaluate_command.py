@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,13 @@ def test_prints_and_writes(
         (["CORPUS", "--models", "MODEL", "--split", "dve"], "did you mean 'dev'"),
         (["CORPUS", "--models", "MODEL", "--mean", "all"], "mean"),
         (["CORPUS", "--models", "MODEL", "--p_targets", "2"], "p_target 2.0"),
+        (["CORPUS", "--models", "MODEL", "--c_miss", "1e308", "--c_fa", "1e-308"], "expected at most 1e+09 times"),
+        (
+            ["CORPUS", "--models", "MODEL", "--false_accept_rates", "0.2", "0.2000000001"],
+            "would all be called far_20pct",
+        ),
+        (["CORPUS", "--models", "MODEL", "--normalisation", "asnorm", "--top_k", "1"], "top_k 1 given"),
+        (["CORPUS", "--models", "MODEL", "--out", "TEXT/report"], "is a file, not a folder; choose another name"),
         (["CORPUS", "--models", "MODEL", "--device", "cuda:77", "--replicates", "0"], ""),
     ],
 )
@@ -70,11 +78,15 @@ def test_bad_input_is_one_line(
     model_file: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "text").write_text("hello\n")
     places = {"CORPUS": six_speakers, "NONE": tmp_path / "none", "MODEL": model_file, "TEXT": tmp_path / "text"}
-    filled = [str(places.get(argument, argument)) for argument in arguments]
-    code, out, err = run(capsys, *filled, "--out", tmp_path / "out", "--no_cache", "--workers", 0)
+    filled = [str(places.get(argument, argument)).replace("TEXT", str(tmp_path / "text")) for argument in arguments]
+    filled += [] if "--out" in filled else ["--out", str(tmp_path / "out")]
+    if words:
+        monkeypatch.setattr("parvox.evaluation.embeddings.embed_directly", None)  # refused before that
+    code, out, err = run(capsys, *filled, "--no_cache", "--workers", 0)
     if not words:  # a device matters to run folders only
         assert code == 0
         return
@@ -134,6 +146,72 @@ def test_embeddings_that_are_none_are_one_line(
     rows = np.ones((len(ids), 4), np.float32)
     rows[3] = value
     save_embeddings(Embeddings(ids, rows, np.ones(len(ids), np.float32), "f" * 64, "made"), tmp_path / "made.npz")
-    code, out, err = run(capsys, six_speakers, "--models", tmp_path / "made.npz", "--no_cache", "--replicates", 0)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "made: 1 embeddings are zero or not finite" in err
+    for backend in ("cosine", "plda"):
+        code, out, err = run(
+            capsys,
+            six_speakers,
+            "--models",
+            tmp_path / "made.npz",
+            "--no_cache",
+            "--replicates",
+            0,
+            "--backend",
+            backend,
+        )
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        if value or backend == "cosine":
+            assert ("made: 1 embeddings are zero" if not value else f"the embedding of {ids[3]!r} is not finite") in err
+
+
+def test_what_is_no_part_of_a_report_is_not_replaced(
+    six_speakers: Path, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (six_speakers, "--models", model_file, "--replicates", 0, "--workers", 0, "--no_cache")
+    assert run(capsys, *arguments, "--out", tmp_path / "out")[0] == 0
+    assert run(capsys, *arguments, "--out", tmp_path / "out", "--overwrite")[0] == 0
+    (tmp_path / "out" / "my_notes.txt").write_text("mine")
+    code, out, err = run(capsys, *arguments, "--out", tmp_path / "out", "--overwrite")
+    assert (code, out) == (2, "")
+    assert "holds 'my_notes.txt', which is no part of a report and would be lost" in err
+    assert (tmp_path / "out" / "my_notes.txt").read_text() == "mine"
+
+
+def test_names_need_not_be_text(
+    six_speakers: Path, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / os.fsdecode(b"m\xff.onnx")
+    try:
+        odd.write_bytes(model_file.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    arguments = (six_speakers, "--models", odd, "--replicates", 0, "--workers", 0, "--no_cache")
+    code, _, err = run(capsys, *arguments, "--out", tmp_path / "out", "--title", os.fsdecode(b"a\xffb"))
+    assert (code, err) == (0, "")
+    assert "m\\udcff" in (tmp_path / "out" / "report.html").read_text()
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["systems"][0]["name"] == "m\udcff"
+
+
+def test_pairs_that_tell_nothing_are_said(
+    six_speakers: Path, model_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = PreparedCorpus.load(six_speakers).trials("test")
+    lines = [f"{int(trial.target)} {trial.enrol} {trial.test}\n" for trial in trials]
+    some = trials[0]
+    (tmp_path / "list").write_text(
+        "\ufeff" + "".join(lines) + f"1 {some.enrol} {some.enrol}\n{int(some.target)} {some.test} {some.enrol}\n"
+    )
+    code, out, _ = run(
+        capsys, six_speakers, "--models", model_file, "--trials", tmp_path / "list", "--no_cache", "--replicates", 0
+    )
+    assert code == 0
+    assert f"1 trials compare an utterance with itself, such as '1 {some.enrol} {some.enrol}'" in out
+    assert "1 trials repeat another one the other way round" in out
+
+
+def test_the_whole_corpus_is_every_pair_of_it(
+    six_speakers: Path, model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = ("--split", "all", "--replicates", 0, "--workers", 0, "--no_cache", "--json")
+    code, out, _ = run(capsys, six_speakers, "--models", model_file, *how)
+    assert code == 0
+    assert json.loads(out)["trials"]["speakers"] == 12

@@ -142,3 +142,8 @@ def test_problems_are_named() -> None:
         plda.adapted(train[:4])
     with pytest.raises(TrialError, match="shares 2 and"):
         plda.adapted(train, within_share=2)
+
+
+def test_embeddings_that_do_not_differ_are_refused() -> None:
+    with pytest.raises(TrialError, match=r"PLDA of 12 utterances of 4 speakers cannot be fitted .*do their embeddings"):
+        fit_plda(np.ones((12, 5), np.float32), np.repeat(np.arange(4), 3))

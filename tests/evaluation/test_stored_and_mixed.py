@@ -152,3 +152,15 @@ def test_models_whose_embeddings_mean_something_else_are_refused(
     assert same_weights.systems[0].scoring.endswith("enrolled with centred")
     with pytest.raises(ParvoxError, match="no such file"):
         evaluate([model_file], corpus, enrol_with=model_file.with_name("none.npz"))
+
+
+def test_both_sides_lose_the_mean_of_the_model_that_is_tested(
+    model_file: Path, centred_model_file: Path, corpus: PreparedCorpus
+) -> None:
+    """A run folder has no mean of its own; its embeddings lie where the student's do."""
+    student = load_system(centred_model_file)
+    teacher = dataclasses.replace(load_system(model_file), key="t" * 64)
+    questions = load_questions(corpus, "test")
+    mixed = Scorer(student, corpus, ScoringSettings(), enrol_with=teacher, workers=0).score(questions)
+    alone = Scorer(student, corpus, ScoringSettings(), workers=0).score(questions)
+    assert mixed.scores == pytest.approx(alone.scores, abs=1e-5)

@@ -38,6 +38,15 @@ def test_a_part_has_a_hash_of_its_own() -> None:
     assert part.sha256 == TrialIndex.from_trials([TRIALS[0], TRIALS[2]]).sha256 != index.sha256
 
 
+def test_pairs_that_tell_nothing_are_found() -> None:
+    index = TrialIndex.from_trials(
+        [*TRIALS, Trial("a1", "a1", True), Trial("b1", "a1", False), Trial("a1", "b1", False)]
+    )
+    assert index.of_itself().tolist() == [3]
+    assert index.reversed_again().tolist() == [4]  # row 5 repeats row 1 as it is
+    assert TrialIndex.from_trials(TRIALS).reversed_again().tolist() == []
+
+
 def test_problems_are_named() -> None:
     with pytest.raises(TrialError, match="no trials"):
         TrialIndex.from_trials([])

@@ -41,7 +41,25 @@ def test_embeddings_of_another_model_are_refused(made: Embeddings, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "kind", ["missing", "text", "empty", "cut", "folder", "npy", "other keys", "pickled", "uneven"]
+    "kind",
+    [
+        "missing",
+        "text",
+        "empty",
+        "cut",
+        "folder",
+        "npy",
+        "other keys",
+        "pickled",
+        "uneven",
+        "a broken header",
+        "twice",
+        "complex",
+        "text for numbers",
+        "not finite",
+        "no numbers",
+        "a mean that is none",
+    ],
 )
 def test_files_that_hold_no_embeddings(kind: str, made: Embeddings, tmp_path: Path) -> None:
     path = tmp_path / "e.npz"
@@ -59,6 +77,19 @@ def test_files_that_hold_no_embeddings(kind: str, made: Embeddings, tmp_path: Pa
         np.savez(path, ids=np.array([{}], object), embeddings=made.embeddings)
     elif kind == "uneven":
         save_embeddings(dataclasses.replace(made, ids=made.ids[:2]), path)
+    elif kind == "a broken header":
+        path.write_bytes(whole.replace(b"}", b" "))
+    elif kind == "twice":
+        save_embeddings(dataclasses.replace(made, ids=made.ids[:1] * len(made.ids)), path)
+    elif kind in ("complex", "text for numbers"):
+        kinds = {"complex": np.complex64, "text for numbers": np.str_}
+        save_embeddings(dataclasses.replace(made, embeddings=made.embeddings.astype(kinds[kind])), path)
+    elif kind == "not finite":
+        save_embeddings(dataclasses.replace(made, embeddings=made.embeddings * np.float32(np.nan)), path)
+    elif kind == "no numbers":
+        save_embeddings(dataclasses.replace(made, embeddings=made.embeddings[:, :0], mean=None), path)
+    elif kind == "a mean that is none":
+        save_embeddings(dataclasses.replace(made, mean=np.full(made.embeddings.shape[1], np.nan, np.float32)), path)
     elif kind != "missing":
         path.write_bytes({"text": b"words" * 99, "empty": b"", "cut": whole[: len(whole) // 2]}[kind])
     with pytest.raises(ParvoxError, match=r"e\.npz") as caught:

@@ -140,3 +140,47 @@ def test_info_and_verify_show_them(
     shown = capfd.readouterr().out
     assert "evidence   log-likelihood ratio +" in shown
     assert "times likelier from one voice than from two" in shown
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threshold": -5.0},
+        {"threshold": 1e308},
+        {"false_accept_rate": 7.0},
+        {"false_reject_rate": -3.0},
+        {"false_accept_interval": (0.1, 1.5)},
+        {"target_trials": -4},
+        {"interval": (0.9, 0.1)},
+    ],
+)
+def test_operating_points_that_cannot_be(changes: dict) -> None:
+    with pytest.raises(ModelFileError, match="contract: "):
+        dataclasses.replace(POINT, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": 1e308},
+        {"weights": {"score": 1e300}, "ranges": {}},
+        {"limits": (-1e9, 1e9)},
+        {"ranges": {"log_shorter_s": (1e308, 1e308), "log_longer_s": (0, 1)}},
+    ],
+)
+def test_maps_beyond_all_measure_are_refused(changes: dict) -> None:
+    with pytest.raises(ModelFileError, match="contract: calibration with"):
+        dataclasses.replace(MAP, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mean": (1e308,) * (2 * tiny_model.BANDS)}, "numbers beyond 1e"),
+        ({"name": "x\nscore      1.0000\x1b[31m"}, "without control characters"),
+        ({"sample_rate_hz": 10**9}, "1000 to 192000 is expected"),
+    ],
+)
+def test_contracts_that_would_mislead_are_refused(changes: dict, words: str) -> None:
+    with pytest.raises(ModelFileError, match=words):
+        tiny_model.model_file(**changes)
