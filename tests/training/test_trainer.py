@@ -184,6 +184,32 @@ def test_nothing_is_overwritten_unasked(tiny_recipe, tmp_path):
     assert weights(out) != before
 
 
+def test_a_run_is_replaced_only_by_one_that_has_begun(tiny_recipe, tmp_path, monkeypatch):
+    out = fit(tiny_recipe, tmp_path / "run", "--training.epochs", "1").folder
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+    def diverge(*_):
+        assert not (out / "summary.json").exists()
+        raise TrainingError("the speaker loss is no longer finite")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("parvox.training.trainer.Trainer._epoch", diverge)
+        for _ in range(2):
+            with pytest.raises(TrainingError, match="finite"):
+                fit(tiny_recipe, out, "--seed", "8", overwrite=True)
+        assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+        assert not (out / ".before").exists()
+        # Killed before its first checkpoint, a new run leaves the old one waiting; the next attempt spares it too.
+        patch.setattr("parvox.training.trainer.bring_back", lambda _: None)
+        for _ in range(2):
+            with pytest.raises(TrainingError, match="finite"):
+                fit(tiny_recipe, out, "--seed", "8", overwrite=True)
+        assert {path.name: path.read_bytes() for path in (out / ".before").iterdir() if path.is_file()} == before
+    fit(tiny_recipe, out, "--training.epochs", "1", "--seed", "8", overwrite=True)
+    assert not (out / ".before").exists()
+    assert weights(out)["model.safetensors"] != before["model.safetensors"]
+
+
 def test_a_folder_that_is_no_run_is_never_deleted(tiny_recipe, tmp_path):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("years of work")

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -28,6 +29,7 @@ EMBEDS_LIKE = "embeds_like"
 """Where `summary.json` names the teachers, by the checksum of their weights, whose embeddings a student was trained to
 give: those may be compared with its own."""
 LOCK = ".lock"
+BEFORE = ".before"  # the run that a new one is about to replace
 
 
 @dataclass
@@ -195,22 +197,56 @@ def lock_run(folder: Path) -> IO[bytes] | None:
 
 def refuse_foreign(folder: Path) -> None:
     """Raise `OutputError` if a folder holds anything but a run."""
-    if folder.exists() and (
-        not folder.is_dir() or ({path.name for path in folder.iterdir()} - {LOCK} and not (folder / RECIPE).is_file())
-    ):
+    if not folder.exists():
+        return
+    foreign = not folder.is_dir()
+    if not foreign and not (folder / RECIPE).is_file():
+        foreign = bool({path.name for path in folder.iterdir()} - {LOCK, BEFORE})
+    if foreign:
         raise OutputError(f"{folder} exists and is no run folder, so it is not replaced: choose another name")
 
 
-def clear_run(folder: Path) -> None:
-    """Empty a run folder that is to be overwritten, its lock left in place; never one that holds anything else.
+def set_aside(folder: Path) -> None:
+    """Make room for a new run: what an earlier one left waits in `BEFORE` until the new one is worth as much.
 
     Raises:
         OutputError: the folder is not empty and no run.
     """
     refuse_foreign(folder)
+    aside = folder / BEFORE
     with output_errors(folder):
-        for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
+        begun = any((folder / name).is_file() for name in (CHECKPOINT, SUMMARY))
+        if begun:
+            shutil.rmtree(aside, ignore_errors=True)
+        own = [path for path in folder.iterdir() if path.name not in (LOCK, BEFORE)]
+        if aside.is_dir():  # a run that had only begun to replace another: that one is kept
+            _remove(own)
+        elif own:
+            aside.mkdir()
+            for path in own:
+                path.rename(aside / path.name)
+
+
+def bring_back(folder: Path) -> None:
+    """Take away a new run, and put back what was set aside for it."""
+    aside = folder / BEFORE
+    if not aside.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    _remove([path for path in folder.iterdir() if path.name not in (LOCK, BEFORE)])
+    for path in aside.iterdir():
+        path.rename(folder / path.name)
+    aside.rmdir()
+
+
+def let_go(folder: Path) -> None:
+    """Delete what was set aside."""
+    shutil.rmtree(folder / BEFORE, ignore_errors=True)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

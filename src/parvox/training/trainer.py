@@ -8,7 +8,6 @@ import functools
 import hashlib
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -45,7 +44,7 @@ from parvox.training.log import RunLog
 from parvox.training.module import TrainedModule, make_optimizer
 from parvox.training.phrase_head import build_phrase_head
 from parvox.training.recipe import Recipe
-from parvox.training.run import Run, clear_run, load_run, lock_run, refuse_foreign
+from parvox.training.run import Run, bring_back, let_go, load_run, lock_run, refuse_foreign, set_aside
 from parvox.training.schedule import learning_rate
 from parvox.training.start import start_from
 from parvox.training.teacher_settings import SELF
@@ -193,7 +192,8 @@ class Trainer:
     def fit(self, out: Path, *, resume: bool = False, overwrite: bool = False) -> None:
         """Train to the end and write the run folder.
 
-        A run that fails before its first checkpoint leaves nothing: there would be nothing to resume.
+        A run that fails before its first checkpoint leaves nothing, for there would be nothing to resume, or the run
+        that it was to replace.
 
         Args:
             out: Run folder.
@@ -362,7 +362,7 @@ class Trainer:
                 if going_on:
                     expect_same_recipe(self.recipe, out)
                 else:
-                    clear_run(out)
+                    set_aside(out)
                     speakers = {"speakers": self.speakers, "classes": self.classes}
                     _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
                     _write_text(out / names.RECIPE, self.recipe.to_yaml())
@@ -371,7 +371,7 @@ class Trainer:
                 yield
             except BaseException:
                 if not going_on and not (out / names.CHECKPOINT).exists():
-                    shutil.rmtree(out, ignore_errors=True)
+                    bring_back(out)
                 raise
             finally:
                 if lock is not None:
@@ -399,6 +399,7 @@ class Trainer:
             tensors |= {f"average/{name}": tensor for name, tensor in self.average.tensors().items()}
         scaler = self.fabric.strategy.precision.state_dict()
         save_tensors(out / names.CHECKPOINT, tensors, {"progress": dataclasses.asdict(self.progress), "scaler": scaler})
+        let_go(out)
 
     def _restore(self, path: Path) -> None:
         tensors, state = load_tensors(path)
