@@ -5,8 +5,8 @@
 
 CORPUS is a folder of recordings with manifests. `comparison/plan.yaml` says what is compared, `comparison/speakers.csv`
 who trains and who tests. Every run is trained once and its scores are kept, so that a second call goes on where the
-first one stopped; results/distillation.csv is written anew after each run, and the table is printed at the end. With
-the budget `tuning` the settings that the plan lists as tried are scored on the dev speakers, into
+first one stopped; results/distillation.csv is written anew after each run, and table and pictures are made at the end.
+With the budget `tuning` the settings that the plan lists as tried are scored on the dev speakers, into
 results/distillation-tuning.csv.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from at_once import run_jobs
 from comparison.conditions import ALL, CLEAN, Conditions, Kinds, conditions_of
+from comparison.pictures import draw
 from comparison.plan import Budget, Row, chosen_jobs, read_plan
 from comparison.runs import Job, run_job
 from comparison.summary import print_table, print_tuning, summarise
@@ -29,6 +30,7 @@ from speech import Speech, prepare_speech
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "distillation.csv"
+PICTURES = HERE.parent / "docs" / "pictures"
 FIRST = {"words": CLEAN, "digits": ALL}
 KEY = ("budget", "group", "row", "seed", "condition")
 
@@ -43,6 +45,7 @@ def benchmark(
     at_once: int = 1,
     work: Path = Path("runs/distillation"),
     out: Path = RESULTS,
+    pictures: Path = PICTURES,
 ) -> None:
     """Train, score and compare.
 
@@ -55,6 +58,7 @@ def benchmark(
         at_once: Runs side by side, each with its share of the processors.
         work: Folder for the prepared corpus, runs and scores.
         out: CSV file to write.
+        pictures: Folder for a picture of each group.
     """
     tuning = budget == "tuning"
     out = out.with_name(f"{out.stem}-tuning.csv") if tuning else out
@@ -96,7 +100,10 @@ def benchmark(
         def asked(group: str, seed: int) -> Conditions | Kinds:
             return conditions(of_group[group].corpus, seed if of_group[group].dealt else 0)
 
-        print_table(summarise(found, asked, work / budget, split))
+        lines = summarise(found, asked, work / budget, split)
+        print_table(lines)
+        for path in draw(lines, pictures):
+            print(f"drawn: {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":
