@@ -29,12 +29,12 @@ def threshold_rows(
         )
         rows += [("", f"  {line}") for line in _lines(thresholds, unsupported, default)]
     for band in bands:
-        what = f"{band.words} of speech, {band.target_trials:,} target and {band.nontarget_trials:,} non-target trials"
         if not band.thresholds:
             why = next(iter(band.unsupported.values()), "Unknown: nothing was measured.")
-            rows.append(("", f"{what}: {why[0].lower()}{why[1:]}"))
+            rows.append(("", f"{band.words} of speech: {why[0].lower()}{why[1:]}"))
             continue
-        rows.append(("", f"{what} of {band.speakers} speakers"))
+        trials = f"{band.target_trials:,} target and {band.nontarget_trials:,} non-target trials"
+        rows.append(("", f"{band.words} of speech, {trials} of {band.speakers} speakers"))
         rows += [("", f"  {line}") for line in _lines(band.thresholds, band.unsupported, default)]
     if calibration is not None:
         rows.append(("calibration", f"{_formula(calibration)}, {calibration.source}"))
