@@ -459,7 +459,7 @@ class Trainer:
 def _line(row: dict[str, Any], epochs: int) -> str:
     losses = ", ".join(f"{name.removeprefix('loss/')} {row[name]:.3f}" for name in row if name.startswith("loss/"))
     dev = f", dev EER {100 * row['dev/eer']:.2f} %" if "dev/eer" in row else ""
-    return f"      epoch {row['epoch']}/{epochs}: {losses}{dev} ({row['seconds']:.0f} s)"
+    return f"      epoch {row['epoch']}/{epochs}: loss {losses}{dev} ({row['seconds']:.0f} s)"
 
 
 def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
