@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from parvox.corpora.phrases import KINDS, REORDERED
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import iterate_utterances
 from parvox.data.augmentation import active_power, reverberate
 from parvox.evaluation.bootstrap import Replicates, bootstrap
-from parvox.evaluation.kinds import trial_kinds
+from parvox.evaluation.kinds import wrong_trials
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.questions import load_questions
 from parvox.evaluation.resampling import speaker_weights
@@ -140,13 +139,9 @@ class Kinds:
     def __init__(self, corpus: PreparedCorpus, split: str, only: tuple[str, ...] | None = None) -> None:
         self.questions = load_questions(corpus, split)
         trials, speakers = self.questions.trials, self.questions.speakers
-        kinds = trial_kinds(trials, speakers)
-        wrong = {kind: kinds == number for number, kind in enumerate(KINDS, 1)}
-        if speakers.reordered is not None:
-            wrong[REORDERED] = wrong[KINDS[0]] & speakers.reordered
-        wrong[ALL] = kinds > 0
+        wrong = wrong_trials(trials, speakers) | {ALL: ~trials.target}
         self.rows = {
-            kind: np.flatnonzero((kinds == 0) | mask) for kind, mask in wrong.items() if only is None or kind in only
+            kind: np.flatnonzero(trials.target | mask) for kind, mask in wrong.items() if only is None or kind in only
         }
 
     def scores(self, system: System) -> dict[str, NDArray[np.float32]]:

@@ -56,6 +56,16 @@ def trial_kinds(trials: TrialIndex, speakers: Speakers) -> NDArray[np.int64]:
     return np.where(same_speaker, np.where(same_text, 0, 1), np.where(same_text, 2, 3))
 
 
+def wrong_trials(trials: TrialIndex, speakers: Speakers) -> dict[str, NDArray[np.bool_]]:
+    """Which trials (trials,) are of each kind that is to be rejected; `REORDERED` where texts are known."""
+    kinds = trial_kinds(trials, speakers)
+    masks = {kind: kinds == number for number, kind in enumerate(KINDS, 1)}
+    if speakers.reordered is not None:
+        again = masks[KINDS[0]] & speakers.reordered
+        masks = {KINDS[0]: masks[KINDS[0]], REORDERED: again, **masks}
+    return masks
+
+
 def measure_kinds(
     scores: NDArray[Any],
     trials: TrialIndex,
@@ -81,12 +91,8 @@ def measure_kinds(
     if speakers.same_text is None or speakers.same_text.all():
         return []
     kinds = trial_kinds(trials, speakers)
-    masks = {kind: kinds == number for number, kind in enumerate(KINDS, 1)}
-    if speakers.reordered is not None:
-        again = masks[KINDS[0]] & speakers.reordered
-        masks = {KINDS[0]: masks[KINDS[0]], REORDERED: again, **masks}
     found = []
-    for kind, wrong in masks.items():
+    for kind, wrong in wrong_trials(trials, speakers).items():
         rows = np.flatnonzero((kinds == 0) | wrong)
         count = int(np.count_nonzero(wrong))
         if not count:
