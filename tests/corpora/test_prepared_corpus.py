@@ -121,3 +121,14 @@ def test_changes_are_found_by_the_fingerprint(folder: Path) -> None:
     trials.write_text(text.replace("1 ", "0 ", 1))
     with pytest.raises(CorpusError, match="were changed since they were made"):
         PreparedCorpus.load(folder).verify()
+
+
+def test_manifests_that_name_commands_are_refused(folder: Path, tmp_path: Path) -> None:
+    """Lhotse would run them."""
+    manifest, ran = folder / "test.jsonl.gz", tmp_path / "ran"
+    cuts = [json.loads(line) for line in gzip.decompress(manifest.read_bytes()).splitlines()]
+    cuts[0]["recording"]["sources"][0] |= {"type": "command", "source": f"true; touch {ran}"}
+    manifest.write_bytes(gzip.compress("\n".join(map(json.dumps, cuts)).encode()))
+    with pytest.raises(CorpusError, match="the audio of .* is of the kind 'command', expected 'file'"):
+        list(PreparedCorpus.load(folder).cuts("test"))
+    assert not ran.exists()

@@ -18,6 +18,7 @@ TRACEBACK = "PARVOX_TRACEBACK"
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("the whole way on a small corpus: teach, distil, measure, ship, verify", "train"),
     "prepare": ("recordings on disk -> manifests, speaker-disjoint splits and trial lists", "train"),
+    "shard": ("a prepared corpus -> tar files in Lhotse's Shar format, to evaluate from a store", "train"),
     "train": ("train a speaker model from a recipe", "train"),
     "distill": ("train a student that learns from a teacher", "train"),
     "fit-frames": ("a classifier of phones or words in frames, for models with phonetic positions", "train"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from parvox.corpora.check import Facts
 from parvox.corpora.entries import Entry
+from parvox.corpora.shards import without_content
 
 if TYPE_CHECKING:
     from lhotse.cut import Cut
@@ -103,7 +104,12 @@ class Fingerprint:
         """Count in the manifest called `name`."""
         self._hash.update(f"{name}\n".encode())
         for cut in cuts:
-            fields: list[Any] = [cut.id, cut.sampling_rate, cut.num_samples, sorted((cut.custom or {}).items())]
+            fields: list[Any] = [
+                cut.id,
+                cut.sampling_rate,
+                cut.num_samples,
+                sorted(without_content(cut.custom or {}).items()),
+            ]
             for segment in cut.supervisions:
                 fields += [segment.speaker, segment.gender, segment.language, segment.text]
                 fields.append(sorted((segment.custom or {}).items()))

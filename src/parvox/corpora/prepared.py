@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parvox.corpora.phrases import phrase_of
+from parvox.corpora.shards import SHAR, audio_file, check_address, manifests
 from parvox.corpora.trials import Trial, read_trials
 from parvox.errors import CorpusError, nearest
 
@@ -38,6 +39,8 @@ class SplitInfo:
     """Voices enrolled with several utterances, which the trials' first sides then name."""
     phrases: int = 0
     """Different phrases, where they count."""
+    shards: int = 0
+    """Shards that hold its speech; 0 where every recording is a file of its own."""
     kinds: dict[str, int] = field(default_factory=dict)
     """Trials by kind, where phrases count; those of the kind target-wrong-reordered are target-wrong too."""
 
@@ -64,6 +67,8 @@ class CorpusInfo:
     rejected: dict[str, int] = field(default_factory=dict)
     """Recordings left out, by reason."""
     notes: list[str] = field(default_factory=list)
+    audio: str = ""
+    """The address below which the audio of shards lies; empty where it lies beside their manifests."""
     options: dict[str, Any] = field(default_factory=dict)
     """The settings that made the corpus."""
     parvox_version: str = ""
@@ -100,8 +105,11 @@ class PreparedCorpus:
         except (OSError, ValueError) as error:
             raise CorpusError(f"{folder / INFO} cannot be read ({error}); {AGAIN}") from error
         corpus = cls(folder, _info(data, folder / INFO))
+        if corpus.info.audio:
+            check_address(corpus.info.audio)
         for name in (*corpus.info.splits, *corpus.info.clips):
-            corpus._require(f"{name}.jsonl.gz")
+            for path in corpus._manifests(name):
+                corpus._require(path)
         return corpus
 
     @property
@@ -110,7 +118,7 @@ class PreparedCorpus:
         return tuple(self.info.splits)
 
     def cuts(self, split: str, *, lazy: bool = False) -> CutSet:
-        """The utterances of a split, one cut each.
+        """The utterances of a split, one cut each; in a sharded corpus they name their shard, not a file.
 
         Args:
             split: train, dev or test.
@@ -216,7 +224,12 @@ class PreparedCorpus:
                 raise CorpusError(f"{self.folder} holds no speech, only noises or impulse responses")
             raise CorpusError(f"{self.folder} has no split {split!r}: {nearest(split, self.info.splits)}")
 
-    def _require(self, name: str) -> Path:
+    def _manifests(self, name: str) -> list[Path]:
+        """The manifests of a split or of clips."""
+        split = self.info.splits.get(name)
+        return manifests(Path(), name, split.shards) if split and split.shards else [Path(f"{name}.jsonl.gz")]
+
+    def _require(self, name: str | Path) -> Path:
         path = self.folder / name
         if not path.is_file():
             raise CorpusError(f"{path} is missing; {AGAIN}")
@@ -229,30 +242,55 @@ class PreparedCorpus:
     def _read(self, name: str, count: int, lazy: bool) -> CutSet:
         from lhotse import CutSet
 
-        found = _ManifestReader(self._require(f"{name}.jsonl.gz"), count)
+        split = self.info.splits.get(name)
+        audio = self.info.audio.rstrip("/") or str(self.folder)
+        shards = [f"{audio}/{audio_file(name, number)}" for number in range(split.shards if split else 0)]
+        found = _ManifestReader([self._require(path) for path in self._manifests(name)], shards, count)
         return CutSet(found if lazy else list(found))
 
 
 class _ManifestReader:
-    """Iterates over a manifest, however often, and turns whatever is wrong with it into `CorpusError`."""
+    """Iterates over manifests, however often, and turns whatever is wrong with them into `CorpusError`.
 
-    def __init__(self, path: Path, count: int) -> None:
-        self._path, self._count = path, count
+    Args:
+        paths: The manifests.
+        shards: What holds the audio of each; empty where recordings are files of their own.
+        count: How many cuts they hold together.
+    """
+
+    def __init__(self, paths: list[Path], shards: list[str], count: int) -> None:
+        self._paths, self._shards, self._count = paths, shards, count
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Cut]:
+        number, kind = 0, SHAR if self._shards else "file"
+        for place, path in enumerate(self._paths):
+            for cut in self._of(path):
+                number += 1
+                for source in cut.recording.sources:
+                    if source.type != kind:  # Lhotse would run commands
+                        raise CorpusError(
+                            f"{path}: the audio of {cut.id} is of the kind {source.type!r}, expected {kind!r}; {AGAIN}"
+                        )
+                    # absolute paths stay as they are
+                    source.source = self._shards[place] if self._shards else str(path.parent / source.source)
+                yield cut
+        if number != self._count:
+            raise CorpusError(f"{self._paths[0]} holds {number} cuts, {INFO} says {self._count}; {AGAIN}")
+
+    def _of(self, path: Path) -> Iterator[Cut]:
         from lhotse.serialization import deserialize_item, load_jsonl
 
         import parvox.corpora.downmix  # noqa: F401, registers the transform that manifests may name
 
         number = 0
         try:
-            for data in load_jsonl(self._path):
+            for data in load_jsonl(path):
                 cut = deserialize_item(data)
-                for source in cut.recording.sources:
-                    source.source = str(self._path.parent / source.source)  # absolute paths stay as they are
+                if not cut.has_recording:
+                    raise ValueError(f"{cut.id} has no recording")
                 number += 1
                 yield cut
         except (
@@ -266,9 +304,7 @@ class _ManifestReader:
             AssertionError,
         ) as error:
             words = " ".join(str(error).split()) or type(error).__name__
-            raise CorpusError(f"{self._path} is damaged after line {number} ({words[:120]}); {AGAIN}") from error
-        if number != self._count:
-            raise CorpusError(f"{self._path} holds {number} cuts, {INFO} says {self._count}; {AGAIN}")
+            raise CorpusError(f"{path} is damaged after line {number} ({words[:120]}); {AGAIN}") from error
 
 
 def _info(data: Any, path: Path) -> CorpusInfo:

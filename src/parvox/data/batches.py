@@ -194,12 +194,12 @@ def default_workers() -> int:
     return 0 if processors <= 2 else min(_MOST_WORKERS, processors // 2 // beside)
 
 
-def loader(made: Dataset[Any], plans: Sampler[Any], workers: int, pin_memory: bool = False) -> DataLoader[Any]:
+def loader(made: Dataset[Any], plans: Sampler[Any] | None, workers: int, pin_memory: bool = False) -> DataLoader[Any]:
     """A torch loader that makes one batch of each plan.
 
     Args:
         made: What makes a batch of a plan.
-        plans: The plans, looked at anew for each pass.
+        plans: The plans, looked at anew for each pass; None for a stream, which has its own.
         workers: Processes.
         pin_memory: Whether batches go to page-locked memory.
     """

@@ -12,6 +12,7 @@ import soundfile
 
 from parvox.audio import read_audio
 from parvox.corpora.phrases import phrase_of
+from parvox.corpora.shards import shard_of
 from parvox.errors import AudioError, CorpusError
 
 if TYPE_CHECKING:
@@ -226,6 +227,11 @@ def _checked_span(cut: Cut, sample_rate_hz: int) -> tuple[int, int, int]:
         )
     if not cut.num_samples:
         raise CorpusError(f"cut {cut.id} has no samples: prepare the corpus again")
+    if shard_of(cut) is not None:
+        raise CorpusError(
+            f"{cut.id} lies in a shard, which is read from front to back, as evaluation does; here recordings are read "
+            "in any order: give the corpus that the shards were made of"
+        )
     if _plain_path(cut) is None:
         return 0, cut.num_samples, 0
     source = cut.recording.sources[0]

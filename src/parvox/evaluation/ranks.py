@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from parvox.corpora.shards import by_shard
 from parvox.errors import ParvoxError, TrialError
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ class Ranks:
             raise SystemExit(0)
 
     def share(self, cuts: Sequence[Cut]) -> list[Cut]:
-        """What this process is to do: every n-th, the longest first, so that all have as much."""
-        ordered = sorted(cuts, key=lambda cut: (-cut.num_samples, cut.id))
-        return ordered[self.fabric.global_rank :: self.fabric.world_size]
+        """What this process is to do: every n-th recording or shard, the longest first, so that all have as much."""
+        mine = pieces(cuts)[self.fabric.global_rank :: self.fabric.world_size]
+        return [cut for piece in mine for cut in piece]
 
     def tell(self, work: Callable[[], T]) -> T:
         """What the first process finds, told to all; see `together` for errors.
@@ -131,6 +132,13 @@ class Ranks:
                 raise SystemExit(2)
 
 
+def pieces(cuts: Iterable[Cut]) -> list[list[Cut]]:
+    """What is best read in one go, the utterances of a shard or a recording of its own; the longest first."""
+    shards = by_shard(cuts)
+    found = [[cut] for cut in shards.pop("", [])] + list(shards.values())
+    return sorted(found, key=lambda piece: (-sum(cut.num_samples for cut in piece), piece[0].id))
+
+
 def embed_in_processes(
     system: System, cuts: Sequence[Cut], processes: int
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -147,9 +155,11 @@ def embed_in_processes(
     Raises:
         ParvoxError: a recording cannot be used, or a process was ended from outside.
     """
-    ordered = sorted(cuts, key=lambda cut: (-cut.num_samples, cut.id))
-    size = max(1, min(_MOST_PER_TASK, -(-len(ordered) // (_TASKS_PER_PROCESS * processes))))
-    tasks = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    found = pieces(cuts)
+    alone = [cut for piece in found for cut in piece if len(piece) == 1]
+    size = max(1, min(_MOST_PER_TASK, -(-len(alone) // (_TASKS_PER_PROCESS * processes))))
+    tasks = [piece for piece in found if len(piece) > 1]
+    tasks += [alone[start : start + size] for start in range(0, len(alone), size)]
     opened = (system.path, system.threads, system.device, processes)
     pool = ProcessPoolExecutor(
         min(processes, len(tasks)), mp_context=get_context("spawn"), initializer=_open, initargs=opened
