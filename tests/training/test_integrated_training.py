@@ -7,6 +7,7 @@ import torch
 
 from parvox.errors import OutputError, RecipeError
 from parvox.training.recipe import load_recipe
+from parvox.training.run_writer import RunWriter
 from parvox.training.teachers import Inputs
 from parvox.training.trainer import Trainer, train
 
@@ -42,16 +43,16 @@ def test_maps_are_kept_and_every_run_gives_the_same_student(tiny_recipe, teacher
     for name in ("integrated_plain_instance", "integrated_instance", "integrated_class", "integrated_batch"):
         assert float(rows[-1][f"loss/{name}"]) > 0
 
-    original = Trainer._checkpoint
+    original = RunWriter.checkpoint
 
-    def stop(self, out, started):
-        original(self, out, started)
+    def stop(self, progress):
+        original(self, progress)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_checkpoint", stop)
+    monkeypatch.setattr(RunWriter, "checkpoint", stop)
     with pytest.raises(KeyboardInterrupt):
         fit(tiny_recipe, teacher, tmp_path / "stopped", *options)
-    monkeypatch.setattr(Trainer, "_checkpoint", original)
+    monkeypatch.setattr(RunWriter, "checkpoint", original)
     assert weights(fit(tiny_recipe, teacher, tmp_path / "stopped", *options, resume=True)) == weights(first)
     assert [shard.stat().st_mtime_ns for shard in shards] == written
 

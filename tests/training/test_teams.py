@@ -17,12 +17,13 @@ from parvox.models import ENCODERS, POOLINGS, ModelSettings, SpeakerModel
 from parvox.models.frontend import FbankSettings
 from parvox.training.checkpoint import load_tensors
 from parvox.training.recipe import load_recipe
+from parvox.training.run_writer import RunWriter
 from parvox.training.teacher_settings import AverageSettings, TeacherOptions, TeamSettings
 from parvox.training.teachers import load_teachers
 from parvox.training.teachers.average import AverageTeacher
 from parvox.training.teachers.contract import Inputs, Teacher
 from parvox.training.teachers.team import Team, TeamView, confidence
-from parvox.training.trainer import Trainer, train
+from parvox.training.trainer import train
 
 LABELS = torch.tensor([1, 0])
 FIRST = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]])
@@ -203,20 +204,20 @@ def test_a_student_of_its_own_average_resumes_bit_for_bit(tiny_recipe, tmp_path,
     whole = train(recipe, tmp_path / "whole")
     rows = list(csv.DictReader((whole.folder / "metrics.csv").open()))
     assert all(float(row["loss/label_kl"]) > 0 for row in rows)
-    monkeypatch.setattr(Trainer, "_checkpoint_due", lambda self: True)
-    original = Trainer._checkpoint
+    monkeypatch.setattr(RunWriter, "checkpoint_due", lambda self: True)
+    original = RunWriter.checkpoint
 
     class Stop(Exception):
         pass
 
-    def stop(self, out, started):
-        original(self, out, started)
+    def stop(self, progress):
+        original(self, progress)
         raise Stop
 
-    monkeypatch.setattr(Trainer, "_checkpoint", stop)
+    monkeypatch.setattr(RunWriter, "checkpoint", stop)
     with pytest.raises(Stop):
         train(recipe, tmp_path / "stopped")
-    monkeypatch.setattr(Trainer, "_checkpoint", original)
+    monkeypatch.setattr(RunWriter, "checkpoint", original)
     tensors, state = load_tensors(tmp_path / "stopped" / "checkpoint.safetensors")
     assert 0 < state["progress"]["step"] < 20
     assert not torch.equal(tensors["average/model.head.0.weight"], tensors["module/model.head.0.weight"])

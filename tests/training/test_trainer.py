@@ -17,6 +17,7 @@ from parvox.errors import ModelFileError, OutputError, ParvoxError, RecipeError,
 from parvox.training.checkpoint import load_tensors, save_tensors
 from parvox.training.recipe import load_recipe
 from parvox.training.run import load_run
+from parvox.training.run_writer import RunWriter
 from parvox.training.trainer import Trainer, train
 
 
@@ -88,25 +89,25 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tiny_recipe, tmp_p
 
 def test_stopping_within_an_epoch_and_resuming_changes_nothing(tiny_recipe, tmp_path, monkeypatch):
     fit(tiny_recipe, tmp_path / "whole", "--training.accumulate", "2", "--data.utterances_per_epoch", "400")
-    monkeypatch.setattr("parvox.training.trainer.Trainer._checkpoint_due", lambda self: True)
+    monkeypatch.setattr(RunWriter, "checkpoint_due", lambda self: True)
 
     class Stop(Exception):
         pass
 
-    original = Trainer._checkpoint
+    original = RunWriter.checkpoint
     seen = []
 
-    def stop_at_second(self, out, started):
-        original(self, out, started)
-        seen.append(self.progress.step)
+    def stop_at_second(self, progress):
+        original(self, progress)
+        seen.append(progress.step)
         if len(seen) == 2:
             raise Stop
 
-    monkeypatch.setattr(Trainer, "_checkpoint", stop_at_second)
+    monkeypatch.setattr(RunWriter, "checkpoint", stop_at_second)
     options = ["--training.accumulate", "2", "--data.utterances_per_epoch", "400"]
     with pytest.raises(Stop):
         fit(tiny_recipe, tmp_path / "stopped", *options)
-    monkeypatch.setattr(Trainer, "_checkpoint", original)
+    monkeypatch.setattr(RunWriter, "checkpoint", original)
     assert seen[-1] % (400 // 16) != 0, "the stop must fall within an epoch"
     with pytest.raises(ModelFileError, match="unfinished"):
         load_run(tmp_path / "stopped")
@@ -200,7 +201,7 @@ def test_a_run_is_replaced_only_by_one_that_has_begun(tiny_recipe, tmp_path, mon
         assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
         assert not (out / ".before").exists()
         # Killed before its first checkpoint, a new run leaves the old one waiting; the next attempt spares it too.
-        patch.setattr("parvox.training.trainer.bring_back", lambda _: None)
+        patch.setattr("parvox.training.run_writer.bring_back", lambda _: None)
         for _ in range(2):
             with pytest.raises(TrainingError, match="finite"):
                 fit(tiny_recipe, out, "--seed", "8", overwrite=True)
@@ -240,7 +241,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tiny_recipe, tmp
 
 def test_only_one_process_writes_a_run_folder(tiny_recipe, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from parvox.training.run import lock_run;"
+        "import sys, time; from pathlib import Path; from parvox.training.run_writer import lock_run;"
         "held = lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
     run = fit(tiny_recipe, tmp_path / "run", "--training.epochs", "1").folder

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from parvox.errors import ModelFileError, OutputError, RecipeError
-from parvox.files import output_errors, try_lock
+from parvox.errors import ModelFileError, RecipeError
 from parvox.losses.margin import SpeakerLoss
 from parvox.models import POOLINGS, SpeakerModel
 from parvox.models.tokens import ClassDistillationTokenSettings
@@ -28,8 +25,6 @@ CHECKSUMS = "sha256"
 EMBEDS_LIKE = "embeds_like"
 """Where `summary.json` names the teachers, by the checksum of their weights, whose embeddings a student was trained to
 give: those may be compared with its own."""
-LOCK = ".lock"
-BEFORE = ".before"  # the run that a new one is about to replace
 
 
 @dataclass
@@ -178,75 +173,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ModelFileError(f"{path} holds no JSON object; restore the run folder or train again")
     return data
-
-
-def lock_run(folder: Path) -> IO[bytes] | None:
-    """Make sure that no other process writes a run folder, until what is returned is closed or this process ends.
-
-    Returns:
-        None where the system has no such locks.
-
-    Raises:
-        OutputError: another process is at it.
-    """
-    try:
-        return try_lock(folder / LOCK)
-    except BlockingIOError as error:
-        raise OutputError(f"{folder} is being written by another process; wait for it, or choose another") from error
-
-
-def refuse_foreign(folder: Path) -> None:
-    """Raise `OutputError` if a folder holds anything but a run."""
-    if not folder.exists():
-        return
-    foreign = not folder.is_dir()
-    if not foreign and not (folder / RECIPE).is_file():
-        foreign = bool({path.name for path in folder.iterdir()} - {LOCK, BEFORE})
-    if foreign:
-        raise OutputError(f"{folder} exists and is no run folder, so it is not replaced: choose another name")
-
-
-def set_aside(folder: Path) -> None:
-    """Make room for a new run: what an earlier one left waits in `BEFORE` until the new one is worth as much.
-
-    Raises:
-        OutputError: the folder is not empty and no run.
-    """
-    refuse_foreign(folder)
-    aside = folder / BEFORE
-    with output_errors(folder):
-        begun = any((folder / name).is_file() for name in (CHECKPOINT, SUMMARY))
-        if begun:
-            shutil.rmtree(aside, ignore_errors=True)
-        own = [path for path in folder.iterdir() if path.name not in (LOCK, BEFORE)]
-        if aside.is_dir():  # a run that had only begun to replace another: that one is kept
-            _remove(own)
-        elif own:
-            aside.mkdir()
-            for path in own:
-                path.rename(aside / path.name)
-
-
-def bring_back(folder: Path) -> None:
-    """Take away a new run, and put back what was set aside for it."""
-    aside = folder / BEFORE
-    if not aside.is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    _remove([path for path in folder.iterdir() if path.name not in (LOCK, BEFORE)])
-    for path in aside.iterdir():
-        path.rename(folder / path.name)
-    aside.rmdir()
-
-
-def let_go(folder: Path) -> None:
-    """Delete what was set aside."""
-    shutil.rmtree(folder / BEFORE, ignore_errors=True)
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
 import hashlib
-import json
 import math
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +17,11 @@ from parvox import __version__
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import Augmenter, Batch, Batches
 from parvox.distillation.contract import looks_inside
-from parvox.errors import ModelFileError, TrainingError
-from parvox.files import atomic_file, output_errors, parent_folders, refuse_overwrite
+from parvox.errors import TrainingError
+from parvox.files import refuse_overwrite
 from parvox.models import SpeakerModel
 from parvox.models.cost import count_parameters
 from parvox.training import run as names
-from parvox.training.checkpoint import load_tensors, optimizer_tensors, restore_optimizer, save_tensors
 from parvox.training.checks import (
     expect_crop,
     expect_inputs_outside,
@@ -44,7 +38,8 @@ from parvox.training.log import RunLog
 from parvox.training.module import TrainedModule, make_optimizer
 from parvox.training.phrase_head import build_phrase_head
 from parvox.training.recipe import Recipe
-from parvox.training.run import Run, bring_back, let_go, load_run, lock_run, refuse_foreign, set_aside
+from parvox.training.run import Run, load_run
+from parvox.training.run_writer import Progress, RunWriter
 from parvox.training.schedule import learning_rate
 from parvox.training.start import start_from
 from parvox.training.teacher_settings import SELF
@@ -54,20 +49,6 @@ from parvox.training.teachers.average import AverageTeacher
 from parvox.training.unlabelled import classifier_for
 
 _READ_LOSS_EVERY = 10  # steps; reading a value back makes an accelerator wait
-
-
-@dataclass
-class Progress:
-    """Where a run stands: all that resuming needs beside the tensors."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best_eer: float = math.inf
-    best_step: int = -1
-    worse_evaluations: int = 0
-    stopped_early: bool = False
-    epoch_sums: dict[str, float] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = False) -> Run:
@@ -177,7 +158,6 @@ class Trainer:
             )
         self.total_steps = self.steps_per_epoch * settings.epochs
         self.progress = Progress()
-        self._last_checkpoint = time.monotonic()
 
     @property
     def model(self) -> SpeakerModel:
@@ -190,33 +170,31 @@ class Trainer:
         return self.module.classifier.classes if self.module.classifier is not None else 0
 
     def fit(self, out: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Train to the end and write the run folder.
-
-        A run that fails before its first checkpoint leaves nothing, for there would be nothing to resume, or the run
-        that it was to replace.
+        """Train to the end and write the run folder; see `RunWriter.opened` for a run that fails.
 
         Args:
             out: Run folder.
             resume: Continue from its checkpoint, if there is one.
             overwrite: Replace a run that is there.
         """
+        writer = RunWriter(out, self.recipe, self.fabric, self.module, self.optimizer, self.average)
         if not self.fabric.is_global_zero:
-            self._fit(out, resume)
+            self._fit(writer, resume)
             return
-        with self._opened(out, resume, overwrite):
-            self._fit(out, resume)
+        with writer.opened(resume, overwrite, {"speakers": self.speakers, "classes": self.classes}):
+            self._fit(writer, resume)
 
-    def _fit(self, out: Path, resume: bool) -> None:
+    def _fit(self, writer: RunWriter, resume: bool) -> None:
         self.fabric.barrier()
-        if resume and (out / names.CHECKPOINT).is_file():
-            self._restore(out / names.CHECKPOINT)
+        if resume:
+            self.progress = writer.restore()
         self._prepare_methods()
-        log = RunLog(out, self.progress.rows) if self.fabric.is_global_zero else None
+        log = RunLog(writer.folder, self.progress.rows) if self.fabric.is_global_zero else None
         started = time.monotonic() - self.progress.seconds
         bar = tqdm(
             total=self.total_steps,
             initial=self.progress.step,
-            desc=out.name,
+            desc=writer.folder.name,
             unit="step",
             dynamic_ncols=True,
             leave=False,
@@ -225,14 +203,18 @@ class Trainer:
         try:
             while self.progress.step < self.total_steps and not self.progress.stopped_early:
                 epoch = self.progress.step // self.steps_per_epoch
-                self._epoch(epoch, out, bar, started)
-                self._end_epoch(epoch, out, log, started)
+                self._epoch(epoch, writer, bar, started)
+                self._end_epoch(epoch, writer, log, started)
         finally:
             bar.close()
             if log is not None:
                 log.close()
         if self.fabric.is_global_zero:
-            self._close(out)
+            writer.close(self._summary())
+            if self.module.alongside:
+                scores = score_dev(self.module.alongside.model, self.corpus, self.fabric)
+                self.module.alongside.close(writer.folder, scores)
+            writer.drop_checkpoint()
         self.fabric.barrier()
 
     def _prepare_methods(self) -> None:
@@ -244,7 +226,7 @@ class Trainer:
                 tqdm.write(f"      {told}", file=sys.stderr)
         self.fabric.barrier()
 
-    def _epoch(self, epoch: int, out: Path, bar: Any, started: float) -> None:
+    def _epoch(self, epoch: int, writer: RunWriter, bar: Any, started: float) -> None:
         settings, progress = self.settings, self.progress
         first = progress.step - epoch * self.steps_per_epoch
         sums = {name: torch.tensor(value, device=self.fabric.device) for name, value in progress.epoch_sums.items()}
@@ -281,8 +263,9 @@ class Trainer:
                 self._expect_finite(progress.epoch_sums)
                 term, sum_so_far = next(iter(progress.epoch_sums.items()))  # the speaker loss, where there is one
                 bar.set_postfix({"epoch": epoch + 1, term: f"{sum_so_far / (in_epoch + 1):.3f}"}, refresh=False)
-                if in_epoch < self.steps_per_epoch - 1 and self._checkpoint_due():
-                    self._checkpoint(out, started)
+                if in_epoch < self.steps_per_epoch - 1 and writer.checkpoint_due():
+                    progress.seconds = time.monotonic() - started
+                    writer.checkpoint(progress)
         progress.epoch_sums["load_s"] = waited
 
     def _loss(self, batch: Batch, fraction: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -303,7 +286,7 @@ class Trainer:
         loss, terms = self.wrapped(inputs, view, fraction)
         return loss, terms
 
-    def _end_epoch(self, epoch: int, out: Path, log: RunLog | None, started: float) -> None:
+    def _end_epoch(self, epoch: int, writer: RunWriter, log: RunLog | None, started: float) -> None:
         progress, settings = self.progress, self.settings
         waited = progress.epoch_sums.pop("load_s")
         row: dict[str, Any] = {"epoch": epoch + 1, "step": progress.step}
@@ -317,19 +300,19 @@ class Trainer:
                 row |= {"dev/eer": scores.eer, "dev/min_dcf": scores.min_dcf}
                 if scores.eer < progress.best_eer:
                     progress.best_eer, progress.best_step, progress.worse_evaluations = scores.eer, progress.step, 0
-                    self._save_weights(out)
+                    writer.save_weights()
                 else:
                     progress.worse_evaluations += 1
                     progress.stopped_early = 0 < settings.patience <= progress.worse_evaluations
         if progress.best_step < 0 and last:
-            self._save_weights(out)
+            writer.save_weights()
         progress.epoch_sums = {}
         progress.seconds = time.monotonic() - started
         row["seconds"] = progress.seconds
         if log is not None:
             log.epoch(row)
             tqdm.write(_line(row, settings.epochs), file=sys.stderr)
-        self._checkpoint(out, started)
+        writer.checkpoint(progress)
 
     def _score_dev(self) -> DevScores | None:
         """Scores of the dev trials, computed by the first process and known to all; None without dev trials."""
@@ -347,74 +330,6 @@ class Trainer:
                 "or set training.precision to fp32"
             )
 
-    @contextlib.contextmanager
-    def _opened(self, out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
-        """Begin a run folder, or go on with the one that is there, while no other process writes to it."""
-        going_on = resume and (out / names.RECIPE).exists()
-        if not going_on:
-            refuse_foreign(out)
-            refuse_overwrite(out, overwrite or resume)
-        with parent_folders(out):
-            with output_errors(out):
-                out.mkdir(exist_ok=True)
-            lock = lock_run(out)
-            try:
-                if going_on:
-                    expect_same_recipe(self.recipe, out)
-                else:
-                    set_aside(out)
-                    speakers = {"speakers": self.speakers, "classes": self.classes}
-                    _write_text(out / names.SPEAKERS, json.dumps(speakers, indent=1))
-                    _write_text(out / names.RECIPE, self.recipe.to_yaml())
-                if self.module.alongside:
-                    self.module.alongside.begin(out, going_on)
-                yield
-            except BaseException:
-                if not going_on and not (out / names.CHECKPOINT).exists():
-                    bring_back(out)
-                raise
-            finally:
-                if lock is not None:
-                    (out / names.LOCK).unlink(missing_ok=True)
-                    lock.close()
-
-    def _save_weights(self, out: Path) -> None:
-        if self.fabric.is_global_zero:
-            save_tensors(out / names.MODEL, self.model.state_dict())
-            if self.module.classifier is not None:
-                save_tensors(out / names.CLASSIFIER, self.module.classifier.state_dict())
-
-    def _checkpoint_due(self) -> bool:
-        due = time.monotonic() - self._last_checkpoint > 60 * self.settings.checkpoint_minutes
-        return bool(self.fabric.broadcast(due)) if self.fabric.world_size > 1 else due
-
-    def _checkpoint(self, out: Path, started: float) -> None:
-        self._last_checkpoint = time.monotonic()
-        if not self.fabric.is_global_zero:
-            return
-        self.progress.seconds = time.monotonic() - started
-        tensors = {f"module/{name}": tensor for name, tensor in self.module.state_dict().items()}
-        tensors |= {f"optimizer/{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
-        if self.average:
-            tensors |= {f"average/{name}": tensor for name, tensor in self.average.tensors().items()}
-        scaler = self.fabric.strategy.precision.state_dict()
-        save_tensors(out / names.CHECKPOINT, tensors, {"progress": dataclasses.asdict(self.progress), "scaler": scaler})
-        let_go(out)
-
-    def _restore(self, path: Path) -> None:
-        tensors, state = load_tensors(path)
-        try:
-            self.progress = Progress(**state["progress"])
-            self.fabric.strategy.precision.load_state_dict(state["scaler"])
-            self.module.load_state_dict(_named(tensors, "module/"))
-            restore_optimizer(self.optimizer, _named(tensors, "optimizer/"))
-            if self.average:
-                self.average.restore(_named(tensors, "average/"))
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # PyTorch's of tensors that do not fit
-            raise ModelFileError(
-                f"{path} is no checkpoint of this run; train anew with --overwrite, or to another folder"
-            ) from error
-
     def _embeds_like(self) -> list[str]:
         """Checksums of teachers whose embeddings the student was trained to give, with no map between."""
         direct = any(
@@ -423,11 +338,11 @@ class Trainer:
         )
         return [self.teacher.checksum] if direct and self.teacher and self.teacher.checksum else []
 
-    def _close(self, out: Path) -> None:
+    def _summary(self) -> dict[str, Any]:
+        """What `summary.json` says, checksums apart."""
         progress = self.progress
         utterances = progress.step * self.settings.accumulate * self.recipe.data.batch_size * self.fabric.world_size
-        weights = (names.MODEL, names.CLASSIFIER) if self.classes else (names.MODEL,)
-        summary = {
+        return {
             "parameters": count_parameters(self.model),
             "parameters_added_for_training": self.module.added_parameters(),
             "classes": self.classes,
@@ -446,14 +361,8 @@ class Trainer:
             "corpus_fingerprint": self.corpus.info.fingerprint,
             "synthetic": self.corpus.info.synthetic,
             "parvox_version": __version__,
-            names.CHECKSUMS: {name: names.file_checksum(out / name) for name in weights},
             names.EMBEDS_LIKE: self._embeds_like(),
         }
-        _write_text(out / names.SUMMARY, json.dumps(summary, indent=1))
-        if self.module.alongside:
-            self.module.alongside.close(out, score_dev(self.module.alongside.model, self.corpus, self.fabric))
-        with output_errors(out):
-            (out / names.CHECKPOINT).unlink(missing_ok=True)
 
 
 def _line(row: dict[str, Any], epochs: int) -> str:
@@ -462,15 +371,6 @@ def _line(row: dict[str, Any], epochs: int) -> str:
     return f"      epoch {row['epoch']}/{epochs}: loss {losses}{dev} ({row['seconds']:.0f} s)"
 
 
-def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
 def _step_seed(seed: int, step: int, rank: int) -> int:
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1  # torch takes 63 bits
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_file(path, overwrite=True) as temporary:
-        temporary.write_text(text, encoding="utf-8")
