@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from parvox.corpora.phrases import REORDERED
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.evaluation.bootstrap import bootstrap
+from parvox.evaluation.kinds import wrong_trials
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.questions import load_questions
 from parvox.evaluation.resampling import interval, speaker_weights
@@ -127,7 +129,7 @@ def _rates(
     """EER, and (`REPLICATES`,) EER with speakers drawn anew: the same draws for every system on the same trials."""
     rows = np.arange(len(trials))
     if reordered and speakers.reordered is not None:
-        rows = np.flatnonzero(trials.target | ((speakers.enrol == speakers.test) & speakers.reordered))
+        rows = np.flatnonzero(trials.target | wrong_trials(trials, speakers)[REORDERED])
     target, scores = trials.target[rows], scores[rows]
     weights = speaker_weights(len(speakers.names), REPLICATES)
     replicates = bootstrap(scores, target, speakers.enrol[rows], speakers.test[rows], weights, p_targets=(0.01,))

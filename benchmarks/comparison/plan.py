@@ -89,12 +89,17 @@ def compared_with() -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def _alternatives(row: Row, tried: list[dict[str, Any]]) -> list[Row]:
-    """The row with its only method set otherwise."""
-    (method,) = row.recipe["distillation"]
+    """The row with its method set otherwise; where it has several, what is tried names which."""
+    methods = list(row.recipe["distillation"])
     rows = []
     for settings in tried:
-        name = " ".join([row.name, *(f"{key}={value}" for key, value in settings.items())])
-        recipe = merged(row.recipe, {"distillation": {method: settings}})
+        if len(methods) == 1:
+            by_method, told = {methods[0]: settings}, settings
+        else:
+            by_method = settings
+            told = {f"{method}.{key}": value for method in settings for key, value in settings[method].items()}
+        name = " ".join([row.name, *(f"{key}={value}" for key, value in told.items())])
+        recipe = merged(row.recipe, {"distillation": by_method})
         rows.append(dataclasses.replace(row, name=name, headline=False, recipe=recipe))
     return rows
 
