@@ -275,6 +275,8 @@ def test_the_command(six_speakers: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "copy the tar files to s3://bucket/voices, in the same folders" in told
     corpus = PreparedCorpus.load(out)
     assert set(corpus.splits) == {"test", "dev"}
+    assert main(["info", str(out)]) == 0
+    assert "in 2 shards at s3://bucket/voices" in capsys.readouterr().out
     assert shard_of(next(iter(corpus.cuts("test")))) == "s3://bucket/voices/test/recording.000000.tar"
     assert main(["shard", str(six_speakers), str(out)]) == 2
     assert "exists already" in capsys.readouterr().err

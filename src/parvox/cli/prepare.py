@@ -158,6 +158,8 @@ def summary(corpus: PreparedCorpus) -> str:
             line += f"   trials: {split.target_trials:,} target, {split.nontarget_trials:,} non-target"
             line += f" ({split.trials_from.split(' (')[0]})"
         lines.append(line)
+        if split.shards:
+            lines.append(f"        in {split.shards:,} shards at {info.audio or corpus.folder}")
         if split.kinds:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in split.kinds.items())
             voices = f", {split.voices:,} voices enrolled" if split.voices else ""
