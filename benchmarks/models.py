@@ -191,8 +191,9 @@ def one_core() -> Iterator[None]:
 
 def table(rows: Rows) -> str:
     """The figures, for a page."""
+    lengths = " / ".join(f"{seconds}" for seconds in SECONDS)
     head = ["model", "parameters", "MACs, 1 s"]
-    head += [f"{how}, {seconds} s" for how in ("PyTorch", "fp32", "int8") for seconds in SECONDS]
+    head += [f"{how}, ms for {lengths} s" for how in ("PyTorch", "fp32", "int8")]
     head += ["int8 file", "training fp32", "bf16"]
 
     def cell(row: dict[str, str], name: str, unit: str = "", scale: float = 1.0, digits: int = 1) -> str:
@@ -201,7 +202,9 @@ def table(rows: Rows) -> str:
     lines = []
     for row in rows.rows:
         name = f"`{row['model']}`" if row["toolkit"] == OURS else f"{row['model']} ({row['toolkit']})"
-        times = [cell(row, f"{how}_ms_{s}s") for how in ("pytorch", "fp32", "int8") for s in SECONDS]
+        times = [
+            " / ".join(cell(row, f"{how}_ms_{s}s") for s in SECONDS) for how in ("pytorch", "fp32", "int8")
+        ]
         lines.append(
             [
                 name,
