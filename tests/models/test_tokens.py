@@ -57,6 +57,21 @@ def test_sampling_is_uniform_by_utterance_in_training_and_the_mean_at_test():
     assert torch.equal(token(3), token(3))
 
 
+def test_a_class_and_a_distillation_token_begin_as_different_tokens():
+    """Tokens much smaller than frames would both become what they first attend to."""
+    built = encoder().eval()
+    pooling = ClassDistillationTokenSettings().build(built).eval()
+    states = built(torch.randn(8, 40, 20), None, pooling.tokens(8)).tokens
+    assert torch.cosine_similarity(states[:, 0], states[:, 1]).mean() < 0.7
+
+
+def test_the_vectors_of_a_sampled_token_begin_alike():
+    vectors = SampledToken(64, 10).vectors.detach()
+    mean = vectors.mean(0)
+    assert torch.cosine_similarity(vectors, mean, dim=1).min() > 0.99
+    assert 0.7 < mean.std() < 1.3
+
+
 def test_only_drawn_vectors_learn():
     token = SampledToken(4, 50).train()
     torch.manual_seed(1)

@@ -16,7 +16,9 @@ from parvox.models.pooling import full_precision
 from parvox.models.registry import ENCODERS, POOLINGS
 
 _SOURCE = "Mingote et al., arXiv 2111.03842; Digital Signal Processing, 2023"
-_INITIAL_DEVIATION = 0.02
+# Tokens begin as large as frames are: much smaller ones would all become what they first attend to, and a class token
+# and a distillation token would hardly differ. The vectors of one token begin close to each other.
+_INITIAL_SIZE, _INITIAL_DEVIATION = 1.0, 0.02
 READS = ("class", "distillation", "both")
 
 
@@ -119,7 +121,8 @@ class SampledToken(nn.Module):
 
     def __init__(self, channels: int, vectors: int) -> None:
         super().__init__()
-        self.vectors = nn.Parameter(torch.randn(vectors, channels) * _INITIAL_DEVIATION)
+        mean = torch.randn(channels) * _INITIAL_SIZE
+        self.vectors = nn.Parameter(mean + torch.randn(vectors, channels) * _INITIAL_DEVIATION)
 
     def forward(self, batch: int) -> Tensor:
         """(batch, channels)."""
@@ -147,7 +150,7 @@ class VariationalToken(nn.Module):
     def __init__(self, channels: int, weight: float = 0.0) -> None:
         super().__init__()
         self.weight = weight
-        self.mean = nn.Parameter(torch.randn(channels) * _INITIAL_DEVIATION)
+        self.mean = nn.Parameter(torch.randn(channels) * _INITIAL_SIZE)
         # softplus of this is the initial deviation
         self.rho = nn.Parameter(torch.full((channels,), _INITIAL_DEVIATION).expm1().log())
 
