@@ -29,6 +29,7 @@ from parvox.export.speed import session_milliseconds
 from parvox.files import atomic_file, refuse_overwrite
 from parvox.models import SpeakerModel
 from parvox.processors import available_processors
+from parvox.progress import progress
 from parvox.runtime.embedder import SpeakerEmbedder
 from parvox.runtime.model_file import Precision
 from parvox.runtime.operating import OperatingPoint
@@ -204,7 +205,8 @@ def _traced_graph(run: Run) -> onnx.ModelProto:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     weights, data = _last_traced.get(run.model, (b"", b""))
     if weights != digest.digest():
-        data = to_onnx(run.model).SerializeToString(deterministic=True)
+        (graph,) = map(to_onnx, progress([run.model], "trace the graph", unit="graph"))
+        data = graph.SerializeToString(deterministic=True)
         _last_traced[run.model] = (digest.digest(), data)
     return onnx.load_model_from_string(data)
 
