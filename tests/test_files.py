@@ -27,6 +27,31 @@ def test_a_failed_replacement_keeps_the_old(tmp_path):
     assert target.read_text() == "old"
 
 
+def test_a_folder_is_replaced_by_a_way_that_leads_through_it(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").touch()
+    with atomic_folder(tmp_path / "folder" / ".." / "folder", overwrite=True) as temporary:
+        (temporary / "new").touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["folder", "folder/new"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_put_back(tmp_path, monkeypatch):
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").touch()
+    real = type(target).replace
+
+    def fail(self, to):
+        if self.suffix == ".tmp":
+            raise OSError(5, "Input/output error")
+        return real(self, to)
+
+    monkeypatch.setattr(type(target), "replace", fail)
+    with pytest.raises(OutputError, match="Input/output error"), atomic_folder(target, overwrite=True) as temporary:
+        (temporary / "new").touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["folder", "folder/old"]
+
+
 def test_overwriting_is_refused_unasked_and_done_when_asked(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")

@@ -52,6 +52,11 @@ class MissingExtraError(ParvoxError):
     def __init__(self, what: str, extra: str) -> None:
         install = f"pip install 'parvox[{extra}]', or in a checkout pip install '.[{extra}]'"
         super().__init__(f"{what} needs the [{extra}] extra: {install}")
+        self._given = what, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """Errors travel between processes."""
+        return MissingExtraError, self._given
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

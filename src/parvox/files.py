@@ -127,6 +127,8 @@ def atomic_folder(path: Path, *, overwrite: bool = False, holds: str | None = No
         OutputError: `path` exists and `overwrite` is false, or it cannot be written.
     """
     path = Path(path)
+    # The folder may be moved, so that no step of the path may lead through it, as in folder/../folder.
+    path = path.parent.resolve() / path.name if path.name not in ("", "..") else path.resolve()
     refuse_overwrite(path, overwrite, holds=holds)
     with parent_folders(path):
         with output_errors(path):
@@ -140,7 +142,13 @@ def atomic_folder(path: Path, *, overwrite: bool = False, holds: str | None = No
                 if path.exists():  # a rename cannot replace a folder that is not empty
                     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
                     path.replace(old / path.name)
-                temporary.replace(path)
+                try:
+                    temporary.replace(path)
+                except BaseException:
+                    if old is not None:
+                        (old / path.name).replace(path)
+                        old.rmdir()
+                    raise
                 if old is not None:
                     shutil.rmtree(old, ignore_errors=True)
         finally:

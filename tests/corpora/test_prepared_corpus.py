@@ -123,12 +123,59 @@ def test_changes_are_found_by_the_fingerprint(folder: Path) -> None:
         PreparedCorpus.load(folder).verify()
 
 
-def test_manifests_that_name_commands_are_refused(folder: Path, tmp_path: Path) -> None:
-    """Lhotse would run them."""
+def reverberated(cut: dict, command: str) -> None:
+    source = {"type": "command", "channels": [0], "source": command}
+    rir = {"id": "r", "sources": [source], "sampling_rate": 16000, "num_samples": 9, "duration": 9 / 16000}
+    step = {"name": "ReverbWithImpulseResponse", "kwargs": {"rir": {**rir, "channel_ids": [0]}}}
+    cut["recording"]["transforms"] = [step]
+
+
+TAMPERED = {
+    "the audio of .* is of the kind command, expected file": lambda cut, command: cut["recording"]["sources"][0].update(
+        type="command", source=command
+    ),
+    "the audio of .* is transformed otherwise than by ParvoxDownmix and Resample": reverberated,
+    "holds more than text and numbers": lambda cut, command: cut.update(custom={"other": cut["recording"]}),
+    "MixedCut .* given; expected a MonoCut": lambda cut, command: cut.update(type="MixedCut", tracks=[]),
+    "holds more than a recording": lambda cut, command: cut.update(features={"type": "fbank"}),
+    "does not say who speaks": lambda cut, command: cut.update(supervisions=[]),
+    "is of the kind nothing": lambda cut, command: cut["recording"].update(sources=[]),
+}
+
+
+@pytest.mark.parametrize("problem", TAMPERED)
+def test_manifests_that_hold_more_than_speech_are_refused(folder: Path, tmp_path: Path, problem: str) -> None:
+    """Lhotse would run commands, wherever in a cut they stand."""
     manifest, ran = folder / "test.jsonl.gz", tmp_path / "ran"
     cuts = [json.loads(line) for line in gzip.decompress(manifest.read_bytes()).splitlines()]
-    cuts[0]["recording"]["sources"][0] |= {"type": "command", "source": f"true; touch {ran}"}
+    TAMPERED[problem](cuts[0], f"touch {ran}")
     manifest.write_bytes(gzip.compress("\n".join(map(json.dumps, cuts)).encode()))
-    with pytest.raises(CorpusError, match="the audio of .* is of the kind 'command', expected 'file'"):
-        list(PreparedCorpus.load(folder).cuts("test"))
+    with pytest.raises(CorpusError, match=problem):
+        for cut in PreparedCorpus.load(folder).cuts("test", lazy=True):
+            cut.load_audio()
     assert not ran.exists()
+
+
+def change(folder: Path, split: str, **values: object) -> None:
+    data = json.loads((folder / "corpus.json").read_text())
+    data["splits"][split] = data["splits"].get("test", {}) | values
+    (folder / "corpus.json").write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("split", "values", "problem"),
+    [
+        ("../../escaped", {}, "'../../escaped' is no split"),
+        ("test", {"shards": "x"}, "'x' is no count"),
+        ("test", {"shards": 1.5}, "1.5 is no count"),
+        ("test", {"shards": True}, "True is no count"),
+        ("test", {"shards": -1}, "-1 is no count"),
+        ("test", {"shards": 10**9}, "more shards than utterances"),
+        ("test", {"utterances": "x"}, "'x' is no count"),
+        ("test", {"trials_from": 5}, "trials_from is 5, expected words"),
+    ],
+)
+def test_names_and_numbers_that_lead_nowhere(folder: Path, split: str, values: dict, problem: str) -> None:
+    change(folder, split, **values)
+    with pytest.raises(CorpusError, match=f"{problem}.*; prepare the corpus again"):
+        PreparedCorpus.load(folder)

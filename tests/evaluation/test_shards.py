@@ -9,6 +9,7 @@ import http.server
 import io
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,11 @@ def test_a_store_without_the_shard_is_one_error(spoilt: Path, store: str) -> Non
         list(iterate_utterances(PreparedCorpus.load(spoilt).cuts("test"), workers=0))
 
 
+def test_an_error_that_names_an_extra_travels_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(MissingExtraError("reading x", "stores")))
+    assert str(error) == str(MissingExtraError("reading x", "stores"))
+
+
 def test_stores_need_their_extra(spoilt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "smart_open", None)
     tell(spoilt, audio="s3://bucket/voices")
@@ -197,7 +203,18 @@ def test_stores_need_their_extra(spoilt: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    "address", ["pipe:touch {}", "-", "file:///etc", "s3:bucket", "pipe:touch {}; true ://", "ftp://x"]
+    "address",
+    [
+        "pipe:touch {}",
+        "-",
+        "file:///etc",
+        "s3:bucket",
+        "pipe:touch {}; true ://",
+        "ftp://x",
+        "http://",
+        "s3://b?x",
+        "http://[x",
+    ],
 )
 def test_no_address_makes_us_run_anything(spoilt: Path, address: str, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
@@ -207,6 +224,16 @@ def test_no_address_makes_us_run_anything(spoilt: Path, address: str, tmp_path: 
     with pytest.raises(CorpusError, match="given as the address of shards"):
         PreparedCorpus.load(spoilt)
     assert not ran.exists()
+
+
+def test_addresses_hold_no_password_and_are_words(spoilt: Path) -> None:
+    with pytest.raises(CorpusError, match="with a user's name or password given") as error:
+        check_address("https://me:secret@store/voices")
+    assert "secret" not in str(error.value)
+    assert check_address("HTTPS://store/voices") == "HTTPS://store/voices"
+    tell(spoilt, audio=5)
+    with pytest.raises(CorpusError, match="audio is 5, expected an address"):
+        PreparedCorpus.load(spoilt)
 
 
 def rewrite(tar: Path, change: Callable[[str, bytes], bytes | None]) -> None:
@@ -238,6 +265,10 @@ def test_shards_that_are_not_what_was_written(spoilt: Path) -> None:
     tar.write_bytes(whole)
     rewrite(tar, lambda name, data: data[:-1] + b"?" if name == f"{third}.flac" else data)
     problem(f"the audio of {third} in its shard is not what the manifest was written with", workers=2)
+    rewrite(tar, lambda name, data: data + bytes(1 << 20) if name == f"{third}.flac" else data)
+    problem(f"the audio of {third} in .* is larger than its length allows")
+    tar.write_bytes(gzip.compress(whole))
+    problem("cannot read the shard .*recording.000001.tar")
     tar.write_bytes(whole[: len(whole) // 2])
     problem("cannot read the shard .*recording.000001.tar")
     tar.write_bytes(b"no tar file" * 100)
@@ -255,6 +286,15 @@ def test_manifests_that_are_not_what_was_written(spoilt: Path, sharded: Path) ->
     cut.custom = {"encoded": "0123"}
     with pytest.raises(CorpusError, match="the manifest does not tell the hash of"):
         content_of(cut)
+
+
+def test_a_model_is_exported_with_a_sharded_corpus(run_folder: Path, sharded: Path, tmp_path: Path) -> None:
+    """Which takes utterances to check and to quantise with, and dev trials."""
+    from parvox.export import export_model
+
+    made = export_model(run_folder, tmp_path / "a.onnx", corpus=sharded, precision="int8", tolerance_eer=100.0)
+    files = export_model(run_folder, tmp_path / "b.onnx", precision="int8", tolerance_eer=100.0)
+    assert made.eer_fp32 == pytest.approx(files.eer_fp32, abs=1e-9)
 
 
 def test_training_says_that_it_takes_the_corpus_of_files(
@@ -298,9 +338,34 @@ def test_wishes_that_cannot_be(six_speakers: Path, sharded: Path, tmp_path: Path
         write_shards(files, out, audio="bucket")
     with pytest.raises(CorpusError, match="lies in shards already"):
         write_shards(PreparedCorpus.load(sharded), out)
-    with pytest.raises(OutputError, match="holds the corpus itself"):
-        write_shards(files, six_speakers, overwrite=True)
+    with pytest.raises(CorpusError, match="jobs 0 given; expected 1 to 1024"):
+        write_shards(files, out, jobs=0)
+    (tmp_path / "link").symlink_to(six_speakers.parent)
+    for place in (six_speakers, six_speakers.parent, six_speakers / "shards", tmp_path / "link" / six_speakers.name):
+        with pytest.raises(OutputError, match="holds the corpus itself, or lies in it"):
+            write_shards(files, place, overwrite=True)
     assert not out.exists()
+
+
+def test_ids_of_all_kinds_come_back_as_they_are(model_file: Path, six_speakers: Path, tmp_path: Path) -> None:
+    ids = ["a/b", "a//b", "a/b/", "x.flac", "x.json", "..", "../up", "/root", "ÿ ö", "a.nodata", "./a", "l" * 300]
+    folder = Path(shutil.copytree(six_speakers, tmp_path / "ids"))
+    manifest = folder / "test.jsonl.gz"
+    cuts = [json.loads(line) for line in gzip.decompress(manifest.read_bytes()).splitlines()][: len(ids)]
+    for cut, name in zip(cuts, ids, strict=True):
+        cut["id"] = name
+    manifest.write_bytes(gzip.compress("\n".join(map(json.dumps, cuts)).encode()))
+    data = json.loads((folder / "corpus.json").read_text())
+    data["splits"] = {"test": data["splits"]["test"] | {"utterances": len(ids), "trials_from": ""}}
+    (folder / "corpus.json").write_text(json.dumps(data))
+    (folder / "test.trials").unlink()
+    files, system = PreparedCorpus.load(folder), load_system(model_file)
+    shards = write_shards(files, tmp_path / "out", utterances=5)
+    expected = embed_cuts(system, files.cuts("test"), workers=0)
+    found = embed_cuts(system, shards.cuts("test"), workers=0)
+    assert found.ids == expected.ids == ids
+    assert found.matrix == pytest.approx(expected.matrix, abs=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ids", "out"]
 
 
 def test_nothing_is_left_behind_when_a_recording_is_gone(six_speakers: Path, tmp_path: Path) -> None:

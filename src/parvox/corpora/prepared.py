@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parvox.corpora.entries import SPLITS
 from parvox.corpora.phrases import phrase_of
 from parvox.corpora.shards import SHAR, audio_file, check_address, manifests
 from parvox.corpora.trials import Trial, read_trials
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 INFO = "corpus.json"
 AGAIN = "prepare the corpus again"
+_TRANSFORMS = {"Resample", "ParvoxDownmix"}
+_CLIPS = {"noise", "noise-test", "rir", "rir-test"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +248,8 @@ class PreparedCorpus:
         split = self.info.splits.get(name)
         audio = self.info.audio.rstrip("/") or str(self.folder)
         shards = [f"{audio}/{audio_file(name, number)}" for number in range(split.shards if split else 0)]
-        found = _ManifestReader([self._require(path) for path in self._manifests(name)], shards, count)
+        paths = [self._require(path) for path in self._manifests(name)]
+        found = _ManifestReader(paths, shards, count, speech=split is not None)
         return CutSet(found if lazy else list(found))
 
 
@@ -256,24 +260,21 @@ class _ManifestReader:
         paths: The manifests.
         shards: What holds the audio of each; empty where recordings are files of their own.
         count: How many cuts they hold together.
+        speech: Whether each cut must say who speaks.
     """
 
-    def __init__(self, paths: list[Path], shards: list[str], count: int) -> None:
-        self._paths, self._shards, self._count = paths, shards, count
+    def __init__(self, paths: list[Path], shards: list[str], count: int, speech: bool) -> None:
+        self._paths, self._shards, self._count, self._speech = paths, shards, count, speech
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Cut]:
-        number, kind = 0, SHAR if self._shards else "file"
+        number = 0
         for place, path in enumerate(self._paths):
             for cut in self._of(path):
                 number += 1
                 for source in cut.recording.sources:
-                    if source.type != kind:  # Lhotse would run commands
-                        raise CorpusError(
-                            f"{path}: the audio of {cut.id} is of the kind {source.type!r}, expected {kind!r}; {AGAIN}"
-                        )
                     # absolute paths stay as they are
                     source.source = self._shards[place] if self._shards else str(path.parent / source.source)
                 yield cut
@@ -288,9 +289,8 @@ class _ManifestReader:
         number = 0
         try:
             for data in load_jsonl(path):
+                _expect_plain(data, SHAR if self._shards else "file", self._speech)
                 cut = deserialize_item(data)
-                if not cut.has_recording:
-                    raise ValueError(f"{cut.id} has no recording")
                 number += 1
                 yield cut
         except (
@@ -302,9 +302,37 @@ class _ManifestReader:
             TypeError,
             AttributeError,
             AssertionError,
+            RecursionError,
         ) as error:
             words = " ".join(str(error).split()) or type(error).__name__
             raise CorpusError(f"{path} is damaged after line {number} ({words[:120]}); {AGAIN}") from error
+
+
+def _expect_plain(data: Any, kind: str, speech: bool) -> None:
+    """Raise `ValueError` unless a line of a manifest is a cut of the kind that `parvox prepare` and `shard` write.
+
+    Lhotse knows others, with recordings within recordings; some of them are commands, which it would run.
+
+    Args:
+        data: The line.
+        kind: What the audio's source must be.
+        speech: Whether the cut must say who speaks.
+    """
+    recording, name = data["recording"], data["id"]
+    sources = recording["sources"]
+    if data["type"] != "MonoCut" or not isinstance(name, str):
+        raise ValueError(f"{data['type']} {name!r} given; expected a MonoCut with a name")
+    if {source["type"] for source in sources} != {kind} or (kind == SHAR and len(sources) != 1):
+        found = ", ".join(sorted({str(source["type"]) for source in sources})) or "nothing"
+        raise ValueError(f"the audio of {name} is of the kind {found}, expected {kind}")
+    if not {step["name"] for step in recording.get("transforms") or ()} <= _TRANSFORMS:
+        raise ValueError(f"the audio of {name} is transformed otherwise than by {' and '.join(sorted(_TRANSFORMS))}")
+    if any(isinstance(value, dict) for value in (data.get("custom") or {}).values()):
+        raise ValueError(f"{name} holds more than text and numbers beside its recording")
+    if {"features", "video"} & {key for key, value in data.items() if value is not None}:
+        raise ValueError(f"{name} holds more than a recording")
+    if speech and not data["supervisions"]:
+        raise ValueError(f"{name} does not say who speaks")
 
 
 def _info(data: Any, path: Path) -> CorpusInfo:
@@ -315,6 +343,28 @@ def _info(data: Any, path: Path) -> CorpusInfo:
     try:
         values = {key: value for key, value in data.items() if key in known}
         values["splits"] = {name: SplitInfo(**split) for name, split in values.get("splits", {}).items()}
-        return CorpusInfo(**values)
-    except (TypeError, AttributeError) as error:
+        info = CorpusInfo(**values)
+        _expect_sound(info)
+        return info
+    except (TypeError, AttributeError, ValueError) as error:
         raise CorpusError(f"{path} lacks what a prepared corpus should say ({error}); {AGAIN}") from error
+
+
+def _expect_sound(info: CorpusInfo) -> None:
+    """Raise `ValueError` for names and numbers that lead nowhere, or out of the folder."""
+    unknown = sorted({*info.splits} - {*SPLITS} | {*info.clips} - _CLIPS)
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no split and no kind of clips")
+    counts = [info.sample_rate_hz, *info.clips.values()]
+    for split in info.splits.values():
+        counts += [split.speakers, split.utterances, split.shards, split.voices, split.phrases]
+        counts += [split.target_trials, split.nontarget_trials]
+        if not isinstance(split.trials_from, str):
+            raise ValueError(f"trials_from is {split.trials_from!r}, expected words")
+    for count in counts:
+        if type(count) is not int or count < 0:
+            raise ValueError(f"{count!r} is no count")
+    if any(split.shards > split.utterances for split in info.splits.values()):
+        raise ValueError("more shards than utterances")
+    if not isinstance(info.audio, str):
+        raise ValueError(f"audio is {info.audio!r}, expected an address")

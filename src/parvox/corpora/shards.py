@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from parvox.errors import CorpusError
 
@@ -23,7 +24,6 @@ STORES = ("http", "https", "s3", "gs", "azure")
 
 SHAR = "shar"  # Lhotse's word for audio that lies in a shard
 
-_ADDRESS = re.compile(r"([a-z0-9+.-]+):")
 _CONTENT = "encoded"
 
 
@@ -33,8 +33,15 @@ def check_address(address: str) -> str:
     Raises:
         CorpusError: it is no address that shards are read from.
     """
-    scheme = _ADDRESS.match(address)
-    if scheme is None or scheme[1] not in STORES or not address.startswith(f"{scheme[1]}://"):
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # such as a bracket that is not closed
+        parts = urlsplit("")
+    if "@" in parts.netloc:  # addresses stand in messages
+        raise CorpusError(
+            "an address of shards with a user's name or password given; leave those to the store's own settings"
+        )
+    if parts.scheme not in STORES or not parts.netloc or parts.query or parts.fragment:
         expected = ", ".join(f"{name}://…" for name in STORES)
         raise CorpusError(f"{address!r} given as the address of shards; expected {expected}")
     return address

@@ -7,10 +7,11 @@ import hashlib
 import io
 import json
 import shutil
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 _INT16 = 32768
 _AGAIN = "make the shards again, or copy them again"
+_SUFFIX = ".flac"
+_HEADERS = 1 << 16  # bytes of a file beside its samples, at the most
+_TIMEOUT_S = 60.0
 
 
 def write_shards(
@@ -63,7 +67,7 @@ def write_shards(
     """
     corpus, out = PreparedCorpus.load(corpus.folder), Path(out)
     chosen = list(corpus.splits) if splits is None else list(splits)
-    _check_wishes(corpus, out.absolute(), chosen, utterances, audio)
+    _check_wishes(corpus, out, chosen, utterances, audio, jobs)
     refuse_overwrite(out, overwrite, holds=INFO)
     with atomic_folder(out, overwrite=overwrite, holds=INFO) as folder:
         pool = ThreadPoolExecutor(jobs or available_processors())
@@ -79,7 +83,9 @@ def write_shards(
     return PreparedCorpus.load(out)
 
 
-def _check_wishes(corpus: PreparedCorpus, out: Path, splits: list[str], utterances: int, audio: str) -> None:
+def _check_wishes(
+    corpus: PreparedCorpus, out: Path, splits: list[str], utterances: int, audio: str, jobs: int | None
+) -> None:
     for split in splits:
         if split not in corpus.splits:
             raise CorpusError(f"{corpus.folder} has no split {split!r}: {nearest(split, corpus.splits)}")
@@ -91,8 +97,11 @@ def _check_wishes(corpus: PreparedCorpus, out: Path, splits: list[str], utteranc
         raise CorpusError(f"splits {' '.join(splits)} given; expected each once")
     if not 1 <= utterances <= 1_000_000:
         raise CorpusError(f"{utterances} utterances in a shard given; expected 1 to 1,000,000, such as 1000")
-    if out == corpus.folder or out in corpus.folder.parents:
-        raise OutputError(f"{out} holds the corpus itself; choose another folder to write to")
+    if jobs is not None and not 1 <= jobs <= 1024:
+        raise CorpusError(f"jobs {jobs} given; expected 1 to 1024")
+    inside, around = corpus.folder.resolve(), out.resolve()
+    if inside == around or around in inside.parents or inside in around.parents:
+        raise OutputError(f"{out} holds the corpus itself, or lies in it; choose another folder to write to")
     if audio:
         check_address(audio)
 
@@ -130,7 +139,7 @@ def _write_shard(cuts: Sequence[Cut], manifest: Path, tar: Path) -> None:
             recording.id, recording.sources[0].channels, recording.channel_ids = cut.id, [0], [0]
             cut.start, cut.channel, cut.recording = 0.0, 0, recording
             placed.append(with_content(cut, hashlib.sha256(encoded.getvalue()).hexdigest()))
-            writer.write(f"{cut.id}.flac", encoded)
+            writer.write(f"{cut.id}{_SUFFIX}", encoded)
             writer.write(f"{cut.id}.json", io.BytesIO(json.dumps(recording.to_dict()).encode()), count=False)
     write_cuts(manifest, placed)
 
@@ -146,27 +155,43 @@ def read_shard(shard: str, cuts: Iterable[Cut]) -> Iterator[tuple[Cut, NDArray[n
         CorpusError: the shard is gone or damaged, or is not the one that the manifest was written with.
         MissingExtraError: stores are read with a library that is not installed.
     """
-    from lhotse.shar.readers.tar import TarIterator
-
-    wanted = {str(Path(cut.id)): cut for cut in cuts}
-    _expect_readable(shard)
+    wanted = {f"{cut.id}{_SUFFIX}": cut for cut in cuts}
     try:
-        for recording, path in TarIterator(shard):
-            cut = wanted.pop(str(path.parent / path.stem), None)
-            if cut is not None:
-                yield cut, _decoded(cut, recording.sources[0].source)
-            if not wanted:
-                return
+        with _open(shard) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                cut = wanted.get(member.name) if member.isreg() else None
+                if cut is None:
+                    continue
+                if member.size > 4 * cut.num_samples + _HEADERS:
+                    raise CorpusError(f"the audio of {cut.id} in {shard} is larger than its length allows: {_AGAIN}")
+                data = tar.extractfile(member)
+                assert data is not None  # it is a regular file
+                yield wanted.pop(member.name), _decoded(cut, data.read())
+                if not wanted:
+                    return
     except ParvoxError:
         raise
     except Exception as error:  # stores have errors of all kinds
-        cause = error.__context__ or error  # Lhotse puts advice in its place
-        words = " ".join(str(cause).split()) or type(cause).__name__
-        raise CorpusError(f"cannot read the shard {shard} ({words[:200]}): {_AGAIN}") from error
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        advice = "check address, network and rights, and run it again" if is_address(shard) else _AGAIN
+        raise CorpusError(f"cannot read the shard {shard} ({words}): {advice}") from error
     raise CorpusError(
         f"{shard} lacks {len(wanted)} utterances that its manifest names, such as {next(iter(wanted.values())).id}: "
         f"{_AGAIN}"
     )
+
+
+def _open(shard: str) -> BinaryIO:
+    """A shard, to be read from its beginning."""
+    if not is_address(shard):
+        return open(shard, "rb")
+    try:
+        import smart_open
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"reading {shard}", "stores") from error
+    options = {"timeout": _TIMEOUT_S} if shard.startswith("http") else {}  # others have one of their own
+    stream: BinaryIO = smart_open.open(shard, "rb", compression="disable", transport_params=options)
+    return stream
 
 
 def _decoded(cut: Cut, encoded: bytes) -> NDArray[np.float32]:
@@ -180,11 +205,3 @@ def _decoded(cut: Cut, encoded: bytes) -> NDArray[np.float32]:
         )
     found: NDArray[np.float32] = samples
     return found
-
-
-def _expect_readable(shard: str) -> None:
-    if is_address(shard):
-        try:
-            import smart_open  # noqa: F401, Lhotse's way to stores
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(f"reading {shard}", "stores") from error

@@ -183,7 +183,7 @@ class _Making:
 
     def __init__(self, system: System, cuts: Sequence[Cut], kept: EmbeddingCache | None, what: str) -> None:
         self._system, self._cuts, self._kept, self._what = system, cuts, kept, what
-        self._matrix = np.empty((len(cuts), system.embedding_dim), np.float32)
+        self._matrix = np.full((len(cuts), system.embedding_dim), np.nan, np.float32)  # until they are known
         self._row = {cut.id: index for index, cut in enumerate(cuts)}
         self.keys: dict[str, bytes] = {}
         self.missing = list(cuts)
@@ -316,5 +316,5 @@ def _plain_file(cut: Any) -> str | None:
 
 
 def _unreadable(cut: Cut, error: Exception) -> CorpusError:
-    words = " ".join(str(error).split()) or type(error).__name__
+    words = " ".join(str(error).split())[:200] or type(error).__name__
     return CorpusError(f"cannot read the audio of {cut.id} ({words}); put it back, or prepare the corpus again")

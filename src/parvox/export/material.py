@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import iterate_utterances
-from parvox.data.recordings import Recordings
 from parvox.errors import CorpusError, ExportError
 from parvox.evaluation.embeddings import Embeddings
 from parvox.evaluation.measures import ScoreSet
@@ -142,13 +141,13 @@ class Material:
     def _read(self, cuts: list[Cut]) -> list[Clip]:
         if not cuts:
             return []
-        recordings = Recordings(cuts, self.sample_rate_hz)
         most = max(int(_CROP_S * self.sample_rate_hz), self.min_samples)
-        clips: list[Clip] = []
-        for number in range(len(recordings)):
-            samples = int(recordings.samples[number])
-            clips.append(recordings.read(number, max(0, samples - most) // 2, min(samples, most)))
-        return clips
+        clips: dict[str, Clip] = {}
+        for batch in iterate_utterances(cuts, workers=0):
+            for utterance, waveform, length in zip(batch.ids, batch.waveforms, batch.lengths.tolist(), strict=True):
+                first, count = max(0, length - most) // 2, min(length, most)
+                clips[utterance] = waveform[first : first + count].numpy().copy()
+        return [clips[cut.id] for cut in cuts]
 
     def _embedded(self, session: Any, cuts: list[Cut], what: str) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         bar = progress(iterate_utterances(cuts), what, unit="batch")
