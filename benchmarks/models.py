@@ -202,9 +202,7 @@ def table(rows: Rows) -> str:
     lines = []
     for row in rows.rows:
         name = f"`{row['model']}`" if row["toolkit"] == OURS else f"{row['model']} ({row['toolkit']})"
-        times = [
-            " / ".join(cell(row, f"{how}_ms_{s}s") for s in SECONDS) for how in ("pytorch", "fp32", "int8")
-        ]
+        times = [" / ".join(cell(row, f"{how}_ms_{s}s") for s in SECONDS) for how in ("pytorch", "fp32", "int8")]
         lines.append(
             [
                 name,
