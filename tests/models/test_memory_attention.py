@@ -72,7 +72,7 @@ def test_a_token_knows_the_order_of_frames_by_positions(pooling):
         model = build(pooling, positions=positions, kernel=1)
         with torch.no_grad():
             gap = distance(model.embed_features(features).embedding, model.embed_features(features.flip(1)).embedding)
-        assert (gap > 1e-2) if differs else (gap < 1e-5), positions
+        assert (gap > 1e-3) if differs else (gap < 1e-5), positions
 
 
 @pytest.mark.parametrize("options", VARIANTS)

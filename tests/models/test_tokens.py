@@ -59,10 +59,14 @@ def test_sampling_is_uniform_by_utterance_in_training_and_the_mean_at_test():
 
 def test_a_class_and_a_distillation_token_begin_as_different_tokens():
     """Tokens much smaller than frames would both become what they first attend to."""
-    built = encoder().eval()
-    pooling = ClassDistillationTokenSettings().build(built).eval()
-    states = built(torch.randn(8, 40, 20), None, pooling.tokens(8)).tokens
-    assert torch.cosine_similarity(states[:, 0], states[:, 1]).mean() < 0.7
+    alike = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        built = ENCODER.build(20).eval()
+        pooling = ClassDistillationTokenSettings().build(built).eval()
+        states = built(torch.randn(8, 40, 20), None, pooling.tokens(8)).tokens
+        alike.append(torch.cosine_similarity(states[:, 0], states[:, 1]).mean())
+    assert torch.stack(alike).mean() < 0.5  # 0.99 if they begin fifty times smaller
 
 
 def test_the_vectors_of_a_sampled_token_begin_alike():
