@@ -3,8 +3,8 @@
     python benchmarks/small.py CORPUS [--seeds 3] [--at_once 2] [--only bc_cmt text-dependent/class_token]
 
 CORPUS is a folder of recordings with manifests (see docs/corpora.md). Every recipe is trained with every seed, exported
-to fp32 and evaluated on the test speakers, whom no choice was made on: epochs are picked, and settings were, on the dev
-speakers. Recipes of `text-dependent` learn phrases of four digits, of speakers that each seed deals anew; all others
+to fp32 and evaluated on the test speakers, whom no choice is made on: the best epoch is picked on the dev speakers.
+Recipes of `text-dependent` learn phrases of four digits, of speakers that each seed deals anew; all others
 train and test on the speakers of benchmarks/comparison/speakers.csv.
 
 Writes benchmarks/results/small.csv after each run, draws docs/pictures/small.svg, and prints the tables. What is there

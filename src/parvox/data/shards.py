@@ -65,7 +65,7 @@ def write_shards(
         CorpusError: a recording cannot be read, or `corpus` cannot be made shards of.
         OutputError: `out` cannot be written.
     """
-    corpus, out = PreparedCorpus.load(corpus.folder), Path(out)
+    out = Path(out)
     chosen = list(corpus.splits) if splits is None else list(splits)
     _check_wishes(corpus, out, chosen, utterances, audio, jobs)
     refuse_overwrite(out, overwrite, holds=INFO)
@@ -189,7 +189,7 @@ def _open(shard: str) -> BinaryIO:
         import smart_open
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"reading {shard}", "stores") from error
-    options = {"timeout": _TIMEOUT_S} if shard.startswith("http") else {}  # others have one of their own
+    options = {"timeout": _TIMEOUT_S} if shard.lower().startswith("http") else {}  # others have one of their own
     stream: BinaryIO = smart_open.open(shard, "rb", compression="disable", transport_params=options)
     return stream
 

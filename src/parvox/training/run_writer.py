@@ -160,7 +160,7 @@ class RunWriter:
         return progress
 
     def close(self, summary: dict[str, Any]) -> None:
-        """Say how the run went, which makes it a finished one, and needs no checkpoint any more.
+        """Say how the run went, which makes it a finished one.
 
         Args:
             summary: What `summary.json` is to hold; checksums of the weights are added.
