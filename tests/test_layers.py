@@ -8,7 +8,7 @@ import pytest
 import parvox
 
 ROOT = Path(parvox.__file__).parent
-SHARED = {"errors", "files", "arrays", "processors", "progress", "registry", "settings", "audio"}
+SHARED = {"errors", "files", "arrays", "processors", "progress", "registry", "settings", "tables", "audio"}
 # What each room may import besides itself and the shared ground, whenever it does so.
 ALLOWED = {
     "corpora": set(),

@@ -15,13 +15,16 @@ from parvox.corpora.prepared import PreparedCorpus
 from parvox.corpora.trials import Trial, write_trials
 from parvox.errors import ParvoxError, TrialError
 from parvox.evaluation.bootstrap import bootstrap
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.evaluate import evaluate
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.resampling import Interval, interval, speaker_weights
-from parvox.evaluation.results import Estimate, Evaluation, aligned, finite, write_csv, write_json
+from parvox.evaluation.result_files import finite, write_csv, write_json
+from parvox.evaluation.results import Evaluation
 from parvox.evaluation.score_evaluation import MeasureSettings, band_rates, evaluate_scores
 from parvox.evaluation.trials import Speakers, TrialIndex
 from parvox.runtime.embedder import SpeakerEmbedder
+from parvox.tables import aligned
 
 
 @pytest.fixture(scope="module")

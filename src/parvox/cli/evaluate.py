@@ -104,7 +104,7 @@ def evaluate(
     from parvox.evaluation.evaluate import evaluate as run
     from parvox.evaluation.ranks import Ranks
     from parvox.evaluation.report import refuse_folder, write_folder
-    from parvox.evaluation.results import finite
+    from parvox.evaluation.result_files import finite
     from parvox.evaluation.system import expect_there
 
     if not models:

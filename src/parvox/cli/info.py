@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from parvox.cli.operating import threshold_rows
 from parvox.cli.parsing import call
-from parvox.cli.tables import aligned, millions
 from parvox.errors import MissingExtraError, ModelFileError
+from parvox.tables import aligned, millions
 
 if TYPE_CHECKING:
     from parvox.runtime.model_file import ModelContract

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from parvox.cli.parsing import call
-from parvox.cli.tables import aligned, millions
 from parvox.distillation import METHODS
 from parvox.errors import RecipeError, nearest
 from parvox.losses import LOSSES
@@ -25,6 +24,7 @@ from parvox.models.cost import cost, count_parameters
 from parvox.progress import progress
 from parvox.registry import Entry, Registry
 from parvox.settings import descriptions
+from parvox.tables import aligned, millions
 
 _DIM, _CLASSES = 192, 1000  # what losses are stated for
 _FALLBACK = "ecapa_tdnn"  # the encoder that poolings are stated for, unless another has them by default

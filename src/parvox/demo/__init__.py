@@ -29,6 +29,7 @@ from parvox.export.speed import milliseconds
 from parvox.files import atomic_file, output_errors
 from parvox.runtime.model_file import read_contract
 from parvox.runtime.verify import verify_files
+from parvox.tables import aligned
 from parvox.training.recipe import load_recipe
 from parvox.training.run import Run
 from parvox.training.trainer import train
@@ -310,14 +311,7 @@ def format_table(rows: list[Row], *, synthetic: bool) -> str:
     """The table as aligned text."""
     head = ["model", "parameters", "MACs, 1 s", "file", "3 s, one core", "EER [95 %]", "minDCF"]
     lines = [head, *([str(cell) for cell in _cells(row).values()] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    text = "\n".join(aligned(lines, right=range(1, len(head))))
     return ("SYNTHETIC voices: these figures say nothing about real speech.\n" if synthetic else "") + text
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvox.evaluation.bootstrap import bootstrap
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.groups import Groups
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.rates import ErrorRates, error_rates, resampled_rates
 from parvox.evaluation.resampling import MIN_SPEAKERS, Weights, interval
-from parvox.evaluation.results import Estimate
 from parvox.evaluation.trials import Speakers, TrialIndex
 
 _FEW_TRIALS = 20

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from parvox.errors import TrialError
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.measures import ScoreSet, check_finite
 from parvox.evaluation.resampling import Interval, PairSides, Weights, interval, pad, pair_totals
-from parvox.evaluation.results import Estimate
 
 SCORE = "score"
 

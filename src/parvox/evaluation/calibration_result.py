@@ -16,10 +16,10 @@ from parvox.evaluation.calibration import (
     min_cllr,
     reliability,
 )
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.measures import ScoreSet, bayes_threshold, dcf_weights
 from parvox.evaluation.rates import resampled_rates
 from parvox.evaluation.resampling import Weights, interval
-from parvox.evaluation.results import Estimate
 
 
 @dataclass(frozen=True)

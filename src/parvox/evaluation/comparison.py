@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvox.evaluation.bootstrap import Replicates
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.rates import wins
 from parvox.evaluation.resampling import Interval, interval
-from parvox.evaluation.results import Difference, Estimate, SystemResult
+from parvox.evaluation.results import Difference, SystemResult
 from parvox.evaluation.trials import TrialIndex
 
 

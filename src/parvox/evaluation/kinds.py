@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from parvox.corpora.phrases import KINDS, REORDERED
 from parvox.evaluation.bootstrap import bootstrap
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.resampling import Weights, interval
-from parvox.evaluation.results import Estimate
 from parvox.evaluation.trials import Speakers, TrialIndex
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.measures import check_finite
 from parvox.evaluation.resampling import Interval, PairSides, Weights, interval, pad, pair_totals
-from parvox.evaluation.results import Estimate
 
 _TRIALS = 4096  # weighed together
 

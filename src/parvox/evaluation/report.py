@@ -8,7 +8,8 @@ from pathlib import Path
 
 from parvox.errors import OutputError
 from parvox.evaluation.report_parts import PARTS, Table, lowest_eer, systems_table
-from parvox.evaluation.results import Evaluation, conjoined, quoted, write_csv, write_json
+from parvox.evaluation.result_files import write_csv, write_json
+from parvox.evaluation.results import Evaluation, conjoined, quoted
 from parvox.evaluation.style import STYLE
 from parvox.files import atomic_file, atomic_folder, refuse_overwrite
 

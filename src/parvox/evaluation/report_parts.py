@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.plots import (
     COLOURS,
     Bar,
@@ -16,7 +17,7 @@ from parvox.evaluation.plots import (
     reliability_plot,
 )
 from parvox.evaluation.rates import ErrorRates
-from parvox.evaluation.results import Difference, Estimate, Evaluation, SystemResult, signed_points
+from parvox.evaluation.results import Difference, Evaluation, SystemResult
 
 Table = Sequence[Mapping[str, str]]
 
@@ -100,7 +101,7 @@ def differences(evaluation: Evaluation) -> str:
 
 
 def _difference(difference: Difference) -> str:
-    shown = signed_points(difference.difference) if difference.measure == "EER" else difference.difference.signed()
+    shown = difference.difference.points() if difference.measure == "EER" else difference.difference.signed()
     if difference.p_value is None:
         verdict = "unknown"
     else:

@@ -1,53 +1,22 @@
-"""What an evaluation finds, and how it is written down."""
+"""What an evaluation finds."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from parvox.evaluation.breakdown import Breakdown
+from parvox.evaluation.calibration_result import CalibrationResult
+from parvox.evaluation.estimate import Estimate
+from parvox.evaluation.hardest import HardTrial
+from parvox.evaluation.kinds import KindResult
 from parvox.evaluation.measures import DetCurve
-from parvox.evaluation.resampling import Interval
-from parvox.files import atomic_file
-
-if TYPE_CHECKING:
-    from parvox.evaluation.breakdown import Breakdown
-    from parvox.evaluation.calibration_result import CalibrationResult
-    from parvox.evaluation.hardest import HardTrial
-    from parvox.evaluation.kinds import KindResult
-    from parvox.evaluation.thresholds import Threshold
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measure and its confidence interval; None where it is unknown."""
-
-    value: float
-    interval: Interval | None
-
-    def percent(self) -> str:
-        """As a percentage, with the interval: ``2.31 % [1.80, 2.95]``."""
-        return _with_interval(f"{100 * self.value:.2f} %", self.interval, lambda x: f"{100 * x:.2f}")
-
-    def plain(self) -> str:
-        """As a number, with the interval: ``0.231 [0.180, 0.295]``."""
-        return _with_interval(f"{self.value:.3f}", self.interval, lambda x: f"{x:.3f}")
-
-    def signed(self) -> str:
-        """As a difference, with the interval: ``+0.031 [-0.020, +0.082]``."""
-        return _with_interval(f"{self.value:+.3f}", self.interval, lambda x: f"{x:+.3f}")
-
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON: value, low and high."""
-        low, high = (None, None) if self.interval is None else (self.interval.low, self.interval.high)
-        return {"value": self.value, "low": low, "high": high}
+from parvox.evaluation.thresholds import Threshold
+from parvox.tables import aligned
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,70 +278,10 @@ class Evaluation:
                 words = "differs" if difference.significant else "no clear difference"
                 lines.append(
                     f"  {quoted(difference.system)} minus {quoted(difference.other)}: "
-                    f"EER {signed_points(difference.difference)} ({words})"
+                    f"EER {difference.difference.points()} ({words})"
                 )
         lines += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         return "\n".join(lines)
-
-
-def write_json(path: Path, evaluation: Evaluation, *, overwrite: bool = False) -> None:
-    """Write what `Evaluation.to_dict` gives.
-
-    Raises:
-        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
-    """
-    with atomic_file(path, overwrite=overwrite) as temporary:
-        text = json.dumps(finite(evaluation.to_dict()), indent=2, allow_nan=False, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-
-
-def write_csv(path: Path, evaluation: Evaluation, *, overwrite: bool = False) -> None:
-    """Write one row a system, with all that tells where it came from.
-
-    Raises:
-        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
-    """
-    rows = []
-    for system in evaluation.systems:
-        row: dict[str, Any] = {
-            "system": system.name,
-            "corpus": evaluation.corpus,
-            "synthetic": evaluation.synthetic,
-            "split": evaluation.split,
-            "trials_sha256": evaluation.trials_sha256,
-            "target_trials": evaluation.target_trials,
-            "nontarget_trials": evaluation.nontarget_trials,
-            "speakers": evaluation.speakers,
-            "parameters": system.parameters,
-            "precision": system.precision,
-            "scoring": system.scoring,
-            **_columns("eer", system.eer),
-            "eer_threshold": system.eer_threshold,
-        }
-        for p, estimate in system.min_dcf.items():
-            row |= _columns(f"min_dcf_{p:g}", estimate)
-        for kind in system.kinds:
-            row |= _columns(f"eer_{kind.kind}", kind.eer)
-        row |= {"level": evaluation.level, "replicates": evaluation.replicates, "seed": evaluation.seed}
-        rows.append(row | evaluation.environment)
-    with (
-        atomic_file(path, overwrite=overwrite) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def finite(value: Any) -> Any:
-    """`value` with NaN and infinities replaced by None, which JSON can say."""
-    if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def quoted(name: str) -> str:
@@ -384,23 +293,3 @@ def conjoined(names: Sequence[str]) -> str:
     """Systems' names within a sentence: “a”, “b” and “c”."""
     shown = [quoted(name) for name in names]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of text with their columns under each other."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
-def signed_points(estimate: Estimate) -> str:
-    """A difference of rates in percentage points: ``-0.42 [-0.80, -0.11] points``."""
-    return _with_interval(f"{100 * estimate.value:+.2f}", estimate.interval, lambda x: f"{100 * x:+.2f}") + " points"
-
-
-def _columns(name: str, estimate: Estimate) -> dict[str, float | None]:
-    values = estimate.to_dict()
-    return {name: values["value"], f"{name}_low": values["low"], f"{name}_high": values["high"]}
-
-
-def _with_interval(value: str, found: Interval | None, show: Any) -> str:
-    return f"{value} [unknown]" if found is None else f"{value} [{show(found.low)}, {show(found.high)}]"

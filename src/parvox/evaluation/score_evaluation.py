@@ -17,13 +17,14 @@ from parvox.evaluation.calibration import Calibration
 from parvox.evaluation.calibration_result import judge_calibration
 from parvox.evaluation.comparison import differences
 from parvox.evaluation.environment import environment
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.groups import Groups
 from parvox.evaluation.hardest import hardest_trials
 from parvox.evaluation.kinds import measure_kinds
 from parvox.evaluation.measures import ScoreSet, check_finite
 from parvox.evaluation.rates import error_rates, smallest_rate
 from parvox.evaluation.resampling import MIN_SPEAKERS, Weights, check_resampling, interval, speaker_weights
-from parvox.evaluation.results import DetBand, Estimate, Evaluation, Histogram, SystemResult, conjoined, quoted
+from parvox.evaluation.results import DetBand, Evaluation, Histogram, SystemResult, conjoined, quoted
 from parvox.evaluation.system import System
 from parvox.evaluation.thresholds import (
     Threshold,
