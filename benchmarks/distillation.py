@@ -19,9 +19,9 @@ from pathlib import Path
 from at_once import run_jobs
 from comparison.conditions import ALL, CLEAN, Conditions, Kinds, conditions_of
 from comparison.pictures import draw
-from comparison.plan import Budget, Row, chosen_jobs, read_plan
+from comparison.plan import Budget, Row, chosen_jobs, read_expected, read_plan
 from comparison.runs import Job, run_job
-from comparison.summary import print_table, print_tuning, summarise
+from comparison.summary import print_expected, print_table, print_tuning, runs_of, summarise
 from parvox.cli.parsing import call
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.errors import ParvoxError
@@ -100,8 +100,10 @@ def benchmark(
         def asked(group: str, seed: int) -> Conditions | Kinds:
             return conditions(of_group[group].corpus, seed if of_group[group].dealt else 0)
 
-        lines = summarise(found, asked, work / budget, split)
+        runs = runs_of(found, asked, work / budget, split)
+        lines = summarise(runs)
         print_table(lines)
+        print_expected(read_expected(), runs)
         for path in draw(lines, pictures):
             print(f"drawn: {path}", file=sys.stderr)
 

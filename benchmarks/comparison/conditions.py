@@ -101,7 +101,7 @@ class Conditions:
         return float(np.mean(eers)), float(np.mean(costs))
 
     def replicates(self, condition: str, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(`REPLICATES`,) EER with speakers drawn anew within each source; the same draws for every model."""
+        """(2, `REPLICATES`): EER and minDCF with speakers drawn anew within each source, alike for every model."""
         parts: list[Replicates] = []
         for source in self.sources:
             weights = speaker_weights(source.speakers, REPLICATES)
@@ -109,7 +109,7 @@ class Conditions:
             parts.append(
                 bootstrap(scores[source.rows], target, source.enrol, source.test, weights, p_targets=(P_TARGET,))
             )
-        mean: NDArray[np.float64] = np.mean([part.eer for part in parts], axis=0)
+        mean: NDArray[np.float64] = np.mean([_measures(part) for part in parts], axis=0)
         return mean
 
     def _sources(self, corpus: PreparedCorpus, split: str) -> list[Source]:
@@ -158,16 +158,21 @@ class Kinds:
         return scored.eer(), scored.min_dcf(P_TARGET)
 
     def replicates(self, condition: str, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(`REPLICATES`,) EER with speakers drawn anew."""
+        """(2, `REPLICATES`): EER and minDCF with speakers drawn anew."""
         rows, speakers = self.rows[condition], self.questions.speakers
         weights = speaker_weights(len(speakers.names), REPLICATES)
         target = self.questions.trials.target[rows]
-        return bootstrap(scores, target, speakers.enrol[rows], speakers.test[rows], weights, p_targets=(P_TARGET,)).eer
+        enrol, test = speakers.enrol[rows], speakers.test[rows]
+        return _measures(bootstrap(scores, target, enrol, test, weights, p_targets=(P_TARGET,)))
 
 
 def conditions_of(corpus: PreparedCorpus, split: str, only: tuple[str, ...] | None = None) -> Conditions | Kinds:
     """What models are compared under: kinds of trials where phrases count, otherwise what is done to recordings."""
     return (Kinds if corpus.info.text_dependent else Conditions)(corpus, split, only)
+
+
+def _measures(found: Replicates) -> NDArray[np.float64]:
+    return np.stack([found.eer, found.min_dcf[P_TARGET]])
 
 
 def _embedded(system: System, cuts: list[Any], change: Change | None = None) -> dict[str, NDArray[np.float32]]:

@@ -48,13 +48,13 @@ def _group(lines: Sequence[Line]) -> str:
         for axis, condition in zip(axes[0], conditions, strict=True):
             for line in (each for each in lines if each.condition == condition):
                 if line.row == "teacher":
-                    axis.axvline(100 * line.eer, color=_GREY, linestyle="--", linewidth=1)
+                    axis.axvline(100 * line.eer.value, color=_GREY, linestyle="--", linewidth=1)
                     continue
                 place = rows.index(line.row)
-                if line.interval is not None:
-                    ends = [100 * line.interval.low, 100 * line.interval.high]
+                if line.eer.interval is not None:
+                    ends = [100 * line.eer.interval.low, 100 * line.eer.interval.high]
                     axis.plot(ends, [place, place], color=_BLUE, alpha=0.35, linewidth=2, solid_capstyle="butt")
-                axis.plot([100 * line.eer], [place], "o", color=_BLUE, markersize=5)
+                axis.plot([100 * line.eer.value], [place], "o", color=_BLUE, markersize=5)
             axis.set_title(condition, color="#1b1f24")
             axis.set_xlabel("EER, %", color=_GREY)
             axis.set_yticks(range(len(rows)), rows, color="#1b1f24")

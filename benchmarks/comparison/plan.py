@@ -77,6 +77,36 @@ def read_plan(budget: Budget) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class Expected:
+    """A ratio of EERs that a paper, or the comparison itself, leads one to expect.
+
+    Attributes:
+        what: In words.
+        row: Group and name of the row.
+        against: Group and name of what it is set against; of several, the best.
+        ratio: What is expected, in words.
+    """
+
+    what: str
+    row: tuple[str, str]
+    against: list[tuple[str, str]]
+    ratio: str
+
+
+def read_expected() -> list[Expected]:
+    """What plan.yaml says of ratios."""
+
+    def split(name: str) -> tuple[str, str]:
+        group, row = name.split("/")
+        return group, row
+
+    return [
+        Expected(each["what"], split(each["row"]), [split(name) for name in each["against"]], each["ratio"])
+        for each in yaml.safe_load(PLAN.read_text(encoding="utf-8"))["expected"]
+    ]
+
+
 def compared_with() -> dict[str, dict[str, tuple[str, str]]]:
     """By group, the group and the row of its teacher, and of its student without one ("none")."""
     groups = yaml.safe_load(PLAN.read_text(encoding="utf-8"))["groups"]

@@ -1,8 +1,8 @@
-"""Rates over seeds, their intervals by speaker, and differences between rows, replicate by replicate."""
+"""Rates over seeds, their intervals by speaker, and rows set against others, seed by seed and draw by draw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,99 +11,122 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comparison.conditions import ALL, CLEAN, REPLICATES, Conditions, Kinds
-from comparison.plan import compared_with
-from parvox.evaluation.resampling import Interval, interval
+from comparison.plan import Expected, compared_with, read_plan
+from parvox.evaluation.estimate import Estimate
+from parvox.evaluation.resampling import interval
 
+TEACHER = "teacher"
 PLAIN = ("label", "embedding")  # the conventional methods, the better of which is to be beaten
+Key = tuple[str, str, str]  # group, row, condition
 
 
 @dataclass(frozen=True, eq=False)
+class Run:
+    """One seed of a row under one condition.
+
+    Attributes:
+        eer: As found.
+        min_dcf: As found.
+        eers: (replicates,) with speakers drawn anew.
+        min_dcfs: (replicates,)
+        added: Parameters that the method adds for training.
+        step_s: Seconds of training per step.
+    """
+
+    eer: float
+    min_dcf: float
+    eers: NDArray[np.float64]
+    min_dcfs: NDArray[np.float64]
+    added: int = 0
+    step_s: float = 0.0
+
+
+Runs = dict[Key, dict[int, Run]]  # by seed
+
+
+@dataclass(frozen=True)
 class Line:
-    """One row of a group under one condition.
+    """One row of a group under one condition; intervals are 95 %, by speaker.
 
     Attributes:
         group: Teacher, student and budget that it shares.
         row: What it is.
         condition: What was done to the test side.
-        seeds: How many runs.
+        seeds: EER of each seed.
         eer: Mean over the seeds.
-        spread: Lowest and highest of the seeds.
-        interval: Of the mean, 95 %, by speaker.
         min_dcf: Mean over the seeds.
         added: Parameters that the method adds for training.
-        minutes: Of training, on whatever was at hand.
-        replicates: (replicates,) EER, the mean over the seeds.
-        ratios: By the row it is set against, the ratio of EERs and its interval.
+        step_s: Seconds of training per step, on whatever was at hand.
+        ratios: By the row it is set against, the ratio of EERs over the seeds that both have.
     """
 
     group: str
     row: str
     condition: str
-    seeds: int
-    eer: float
-    spread: tuple[float, float]
-    interval: Interval | None
-    min_dcf: float
+    seeds: tuple[float, ...]
+    eer: Estimate
+    min_dcf: Estimate
     added: int
-    minutes: float
-    replicates: NDArray[np.float64]
-    ratios: dict[str, tuple[float, Interval | None]]
+    step_s: float
+    ratios: dict[str, Estimate]
 
 
-def summarise(
+def runs_of(
     found: Iterable[dict[str, Any]], conditions: Callable[[str, int], Conditions | Kinds], work: Path, split: str
-) -> list[Line]:
-    """A line for each group, row and condition.
+) -> Runs:
+    """The runs of a results file, with draws of speakers.
 
     Args:
-        found: Rows of the results file.
+        found: Rows of the file.
         conditions: By group and seed, the trials that they were scored on.
         work: Where the scores are kept.
         split: Whose.
     """
-    runs: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    runs: Runs = {}
     for each in found:
-        runs.setdefault((each["group"], each["row"], each["condition"]), []).append(each)
-    lines: dict[tuple[str, str, str], Line] = {}
-    relatives = compared_with()
-    for key, rows in runs.items():
-        replicates = np.mean([_replicates(each, conditions, work, split) for each in rows], axis=0)
-        eers = [float(each["eer"]) for each in rows]
-        lines[key] = Line(
+        by_seed = runs.setdefault((each["group"], each["row"], each["condition"]), {})
+        by_seed[int(each["seed"])] = _run(each, conditions, work, split)
+    return dict(sorted(runs.items(), key=_place_in_plan()))
+
+
+def summarise(runs: Runs) -> list[Line]:
+    """A line for each group, row and condition, in the order of the plan."""
+    return [
+        Line(
             *key,
-            seeds=len(rows),
-            eer=float(np.mean(eers)),
-            spread=(min(eers), max(eers)),
-            interval=interval(replicates),
-            min_dcf=float(np.mean([float(each["min_dcf"]) for each in rows])),
-            added=int(rows[0]["parameters_added"]),
-            minutes=float(np.mean([float(each["seconds"]) for each in rows])) / 60,
-            replicates=replicates,
-            ratios={},
+            seeds=tuple(run.eer for _, run in sorted(of.items())),
+            eer=_mean([run.eer for run in of.values()], [run.eers for run in of.values()]),
+            min_dcf=_mean([run.min_dcf for run in of.values()], [run.min_dcfs for run in of.values()]),
+            added=next(iter(of.values())).added,
+            step_s=float(np.mean([run.step_s for run in of.values()])),
+            ratios=_ratios(key, runs),
         )
-    for (group, _, condition), line in lines.items():
-        against = {name: lines.get((*kin, condition)) for name, kin in relatives[group].items()}
-        plain = [lines[key] for name in PLAIN if (key := (group, name, condition)) in lines]
-        if plain:
-            against["plain"] = min(plain, key=lambda each: each.eer)
-        for name, other in against.items():
-            if other is not None and other is not line:
-                ratio = line.replicates / other.replicates
-                line.ratios[name] = (line.eer / other.eer, interval(ratio))
-    return list(lines.values())
+        for key, of in runs.items()
+    ]
 
 
-def _replicates(
-    run: dict[str, Any], conditions: Callable[[str, int], Conditions | Kinds], work: Path, split: str
-) -> NDArray[np.float64]:
-    """EERs of a run with speakers drawn anew; NaN, and so no interval, where its scores were not kept."""
-    slug = f"{run['group']}-{run['row']}".replace(" ", "-")
-    kept = work / f"{slug}-{run['seed']}-{split}.npz"
-    if not kept.is_file():
-        return np.full(REPLICATES, np.nan)
-    with np.load(kept, allow_pickle=False) as scores:
-        asked = conditions(run["group"], int(run["seed"]))
-        return asked.replicates(run["condition"], scores[run["condition"]])
+def ratio_of_means(above: Mapping[int, Run], below: Mapping[int, Run]) -> Estimate | None:
+    """The ratio of mean EERs over the seeds that both have; None without one.
+
+    Args:
+        above: Runs by seed.
+        below: Runs by seed, on the same trials and with the same draws of speakers.
+    """
+    seeds = sorted(above.keys() & below.keys())
+    if not seeds:
+        return None
+    upper, lower = (_mean_of(runs[seed].eer for seed in seeds) for runs in (above, below))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = _mean_of(above[seed].eers for seed in seeds) / _mean_of(below[seed].eers for seed in seeds)
+    return Estimate(upper / lower if lower else float("nan"), interval(drawn))
+
+
+def ratio(above: Key, below: Key, runs: Runs) -> Estimate | None:
+    """The ratio of a row's mean EER to another's; a teacher trained once for all seeds is set against each of them."""
+    others = runs[below]
+    if below[1] == TEACHER and len(others) == 1:
+        others = dict.fromkeys(runs[above], next(iter(others.values())))
+    return ratio_of_means(runs[above], others)
 
 
 def print_table(lines: list[Line]) -> None:
@@ -111,17 +134,30 @@ def print_table(lines: list[Line]) -> None:
     for group in dict.fromkeys(line.group for line in lines):
         ours = [line for line in lines if line.group == group]
         names = list(dict.fromkeys(line.condition for line in ours))
-        heads = ["row", "seeds", *(f"EER {name}" for name in names), "/ none", "/ better plain", "/ teacher"]
-        heads += ["minDCF", "added", "minutes"]
+        heads = ["row", "seeds", *(f"EER {name}" for name in names), "each seed"]
+        heads += ["/ none", "/ better plain", "/ teacher", "minDCF", "added", "s a step"]
         print(f"\n### {group}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for row in dict.fromkeys(line.row for line in ours):
             by_condition = {line.condition: line for line in ours if line.row == row}
             clean = by_condition.get(CLEAN) or by_condition[ALL]
-            cells = [row, str(clean.seeds), *(_rate(by_condition[name]) for name in names)]
-            cells += [_ratio(clean.ratios.get(name)) for name in ("none", "plain", "teacher")]
-            cells += [f"{clean.min_dcf:.3f}", f"{clean.added:,}", f"{clean.minutes:.1f}"]
+            cells = [row, str(len(clean.seeds)), *(_rate(by_condition[name].eer) for name in names)]
+            cells += [", ".join(f"{100 * eer:.1f}" for eer in clean.seeds)]
+            cells += [_plain(clean.ratios.get(name)) for name in ("none", "plain", "teacher")]
+            cells += [_plain(clean.min_dcf), f"{clean.added:,}", f"{clean.step_s:.2f}"]
             print(f"| {' | '.join(cells)} |")
-    print("\nEER in %, mean over the seeds [95 % by speaker]. Ratios are of EERs clean, or of all kinds.")
+    print("\nEER in %, mean over the seeds [95 % by speaker]. Ratios are of EERs clean, or of all kinds, seed by seed.")
+
+
+def print_expected(expected: Iterable[Expected], runs: Runs) -> None:
+    """What papers lead one to expect, and what was found, as Markdown."""
+    print("\n| ratio of EER | expected | found [95 %] | seeds |\n|---|---:|---:|---:|")
+    for each in expected:
+        first = ALL if (each.row[0], each.row[1], ALL) in runs else CLEAN
+        above = (*each.row, first)
+        below = best_of([(*row, first) for row in each.against], runs)
+        if above in runs and below is not None:
+            found = ratio(above, below, runs)
+            print(f"| {each.what} | {each.ratio} | {_plain(found)} | {len(runs[above])} |")
 
 
 def print_tuning(found: Iterable[dict[str, Any]]) -> None:
@@ -131,13 +167,61 @@ def print_tuning(found: Iterable[dict[str, Any]]) -> None:
         print(f"| {each['group']}/{each['row']} | {100 * float(each['eer']):.2f} |")
 
 
-def _rate(line: Line) -> str:
-    text = f"{100 * line.eer:.2f}"
-    return text if line.interval is None else f"{text} [{100 * line.interval.low:.1f}, {100 * line.interval.high:.1f}]"
+def _run(row: dict[str, Any], conditions: Callable[[str, int], Conditions | Kinds], work: Path, split: str) -> Run:
+    """A run with its draws of speakers; NaN, and so no interval, where its scores were not kept."""
+    slug = f"{row['group']}-{row['row']}".replace(" ", "-")
+    kept = work / f"{slug}-{row['seed']}-{split}.npz"
+    draws = np.full((2, REPLICATES), np.nan)
+    if kept.is_file():
+        with np.load(kept, allow_pickle=False) as scores:
+            asked = conditions(row["group"], int(row["seed"]))
+            draws = asked.replicates(row["condition"], scores[row["condition"]])
+    step_s = float(row["seconds"]) / int(row["steps"])
+    return Run(float(row["eer"]), float(row["min_dcf"]), draws[0], draws[1], int(row["parameters_added"]), step_s)
 
 
-def _ratio(ratio: tuple[float, Interval | None] | None) -> str:
-    if ratio is None:
+def _place_in_plan() -> Callable[[tuple[Key, Any]], tuple[int, int]]:
+    """Where a row stands in the plan; what the plan no longer has comes last. Conditions stay in their order."""
+    places = {(row.group, row.name): place for place, row in enumerate(read_plan("reduced"))}
+    groups = {row.group: place for place, row in reversed(list(enumerate(read_plan("reduced"))))}
+    return lambda item: (groups.get(item[0][0], len(places)), places.get(item[0][:2], len(places)))
+
+
+def _ratios(key: Key, runs: Runs) -> dict[str, Estimate]:
+    group, _, condition = key
+    against = {name: [kin] for name, kin in compared_with()[group].items()}
+    against["plain"] = [(group, name) for name in PLAIN]
+    found = {}
+    for name, others in against.items():
+        other = best_of([(*row, condition) for row in others], runs)
+        if other is not None and other != key:
+            estimate = ratio(key, other, runs)
+            if estimate is not None:
+                found[name] = estimate
+    return found
+
+
+def best_of(keys: Iterable[Key], runs: Runs) -> Key | None:
+    """The one with the lowest mean EER among those that have been run."""
+    there = [key for key in keys if key in runs]
+    return min(there, key=lambda key: float(np.mean([run.eer for run in runs[key].values()])), default=None)
+
+
+def _mean(values: list[float], draws: list[NDArray[np.float64]]) -> Estimate:
+    return Estimate(float(np.mean(values)), interval(_mean_of(draws)))
+
+
+def _mean_of(values: Iterable[Any]) -> Any:
+    return np.mean(list(values), axis=0)
+
+
+def _rate(estimate: Estimate) -> str:
+    text, spread = f"{100 * estimate.value:.2f}", estimate.interval
+    return text if spread is None else f"{text} [{100 * spread.low:.1f}, {100 * spread.high:.1f}]"
+
+
+def _plain(estimate: Estimate | None) -> str:
+    if estimate is None:
         return ""
-    value, spread = ratio
-    return f"{value:.2f}" if spread is None else f"{value:.2f} [{spread.low:.2f}, {spread.high:.2f}]"
+    text, spread = f"{estimate.value:.2f}", estimate.interval
+    return text if spread is None else f"{text} [{spread.low:.2f}, {spread.high:.2f}]"

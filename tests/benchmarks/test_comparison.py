@@ -2,11 +2,13 @@
 
 import operator
 
+import numpy as np
 import pytest
 import yaml
 
 from at_once import run_jobs
-from comparison.plan import chosen_jobs, compared_with, merged, read_plan
+from comparison.plan import chosen_jobs, compared_with, merged, read_expected, read_plan
+from comparison.summary import Run, best_of, ratio, ratio_of_means
 from parvox.errors import ParvoxError
 from parvox.training.recipe import load_recipe
 
@@ -73,3 +75,31 @@ def test_an_error_of_a_job_is_raised(at_once):
 
 def test_later_settings_lie_on_top():
     assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"d": 4}) == {"a": {"b": 3, "c": 2}, "d": 4}
+
+
+def test_what_is_expected_is_of_rows_that_the_plan_has():
+    rows = {(row.group, row.name) for row in read_plan("reduced")}
+    expected = read_expected()
+    assert expected
+    assert all({each.row, *each.against} <= rows for each in expected)
+
+
+def run(eer):
+    return Run(eer, 0.5, np.linspace(eer - 0.01, eer + 0.01, 101), np.full(101, 0.5))
+
+
+def test_ratios_are_of_the_seeds_that_both_have():
+    ours, others = {1: run(0.1), 2: run(0.2)}, {2: run(0.4), 3: run(0.9)}
+    found = ratio_of_means(ours, others)
+    assert found.value == 0.5
+    assert found.interval.low == pytest.approx(0.19 / 0.39, rel=0.01)  # the same draws above and below
+    assert ratio_of_means({1: run(0.1)}, others) is None
+
+
+def test_a_teacher_of_all_seeds_is_set_against_each():
+    ours, teacher, other = ("tiny", "label", "clean"), ("tiny", "teacher", "clean"), ("tiny", "none", "clean")
+    runs = {ours: {1: run(0.1), 2: run(0.2)}, teacher: {1: run(0.6)}, other: {1: run(0.3)}}
+    assert ratio(ours, teacher, runs).value == pytest.approx(0.25)
+    assert ratio(ours, other, runs).value == pytest.approx(1 / 3)
+    assert best_of([teacher, other, ("tiny", "dkd", "clean")], runs) == other
+    assert best_of([], runs) is None
