@@ -6,6 +6,7 @@ import torch
 from distillation_pairs import features, frozen, make
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 
 from parvox.distillation.attribution import integrated_gradients, true_speaker_score
 from parvox.distillation.maps import (
@@ -103,8 +104,16 @@ def test_maps_are_brought_to_zero_to_one_each_by_itself(frames, exponent):
     np.testing.assert_allclose(ranks, np.linspace(0, 1, frames * 4), atol=1e-6)
 
 
-def test_a_map_that_is_the_same_everywhere_is_zero():
+def test_a_map_that_is_the_same_everywhere_prefers_no_place():
     assert torch.equal(normalised(torch.full((2, 3, 4), 0.7), "minmax"), torch.zeros(2, 3, 4))
+    assert torch.equal(normalised(torch.full((2, 3, 4), 0.7), "rank"), torch.full((2, 3, 4), 0.5))
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=40))
+def test_equal_bins_share_the_mean_of_their_places(values):
+    expected = (rankdata(values, method="average") - 1) / (len(values) - 1)
+    found = normalised(torch.tensor(values, dtype=torch.float32).view(1, -1, 1), "rank")
+    np.testing.assert_allclose(found.flatten(), expected, atol=1e-6)
 
 
 def test_a_random_map_has_the_values_of_the_map_elsewhere():

@@ -159,14 +159,15 @@ def normalised(maps: Tensor, how: Normalisation) -> Tensor:
     Args:
         maps: (batch, frames, bins).
         how: `minmax` by its least and greatest value, which leaves most bins near 0; `rank` by the order of its bins,
-            which makes all values between equally frequent. A map that is the same everywhere becomes 0 by `minmax`;
-            by `rank`, equal bins follow each other as they lie.
+            which makes all values between equally frequent; equal bins share the mean of their places, or those that
+            `sign` makes 0 would be ordered by time. A map that is the same everywhere becomes 0 by `minmax`, 0.5 by
+            `rank`.
     """
     flat = maps.float().flatten(1)
     if how == "rank":
-        places = torch.arange(flat.shape[1], dtype=flat.dtype, device=flat.device) / max(1, flat.shape[1] - 1)
-        order = flat.argsort(dim=1, stable=True)
-        return torch.empty_like(flat).scatter_(1, order, places.expand_as(flat)).view_as(maps)
+        ordered = flat.sort(dim=1).values
+        first, end = (torch.searchsorted(ordered, flat, right=right) for right in (False, True))
+        return ((first + end - 1).to(flat.dtype) / 2 / max(1, flat.shape[1] - 1)).view_as(maps)
     least, greatest = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     # dividing by the tiniest number that float32 holds would overflow
     spread = (greatest - least).clamp(min=torch.finfo(flat.dtype).tiny)
