@@ -147,6 +147,18 @@ def test_bf16_autocast_gives_float32_of_nearly_the_same_direction():
     assert not torch.equal(rough, exact)
 
 
+def test_float16_loses_nothing_of_a_score_next_to_nothing():
+    side, x = frozen(make(seed=2)), features(3)
+    with torch.no_grad():
+        logits = side[1].logits(side[0].embed_features(x).embedding)
+    score = true_speaker_score(*side, logits.argmin(1))  # posteriors of the speakers that are least likely
+    assert score_of(score, x).max() < 1e-5
+    exact = integrated_gradients(score, x, steps=4)
+    with torch.autocast("cpu", torch.float16):
+        rough = integrated_gradients(score, x, steps=4)
+    np.testing.assert_allclose(rough, exact, rtol=1e-3)
+
+
 def test_a_certain_teacher_gives_zeros_and_no_nan():
     side = frozen(make(seed=2, scale=2000.0))
     x = features(3)

@@ -78,7 +78,8 @@ def integrated_gradients(
     """
     positions, weights = path_points(rule, steps)
     # Tensors made in inference mode cannot enter a graph, and what is made here must be able to.
-    with torch.inference_mode(False), torch.enable_grad(), _second_derivatives(differentiable):
+    kind = features.device.type
+    with torch.inference_mode(False), torch.enable_grad(), _second_derivatives(differentiable), _small_gradients(kind):
         features = features.detach().clone()
         start = torch.as_tensor(baseline, dtype=features.dtype, device=features.device).detach().clone()
         start = start.expand_as(features)
@@ -156,3 +157,13 @@ def _second_derivatives(wanted: bool) -> contextlib.AbstractContextManager[objec
         return contextlib.nullcontext()
     plain_attention: contextlib.AbstractContextManager[object] = sdpa_kernel(SDPBackend.MATH)
     return plain_attention
+
+
+def _small_gradients(device: str) -> contextlib.AbstractContextManager[object]:
+    """Float32 in place of float16, which rounds to zero the gradients of a score that is next to nothing.
+
+    In training the loss is scaled up against that; a score is not. bf16 reaches as far down as float32.
+    """
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
