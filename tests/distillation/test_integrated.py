@@ -51,6 +51,25 @@ def test_every_reading_is_zero_for_equals_and_teaches_the_student_alone(reading,
     assert all(torch.equal(before[name], value) for name, value in teacher[0].state_dict().items())
 
 
+def test_attributions_of_a_hopeless_student_have_a_direction():
+    """Its posteriors are so small that the squares of their attributions underflow in float32."""
+    student, teacher = sides()
+    x, labels = features(2), LABELS[:2]
+    with torch.no_grad():
+        embeddings = student[0].embed_features(x).embedding
+        student[1].weight[labels] = -embeddings
+        student[1].weight[[5, 6]] = embeddings
+        assert 0 < student[1].logits(embeddings).softmax(1)[[0, 1], labels].max() < 1e-25
+    (term,) = built(student, teacher, reading="attributions", plain_weight=0)(
+        look(student, x, labels), look(teacher, x, labels), 0.5
+    ).values()
+    assert 0 <= term.item() <= 4
+    assert term.dtype == torch.float32
+    term.backward()
+    largest = max(p.grad.abs().max().item() for p in student[0].parameters() if p.grad is not None)
+    assert 0 < largest < 1e3
+
+
 def test_integrated_inputs_by_hand():
     student, teacher = sides()
     x = features(5)

@@ -217,9 +217,10 @@ class IntegratedDistillation(DistillationMethod):
             score = true_speaker_score(side.model, side.classifier, teacher.labels, self.settings.target)
             with evaluating(side.model):
                 found = list(attributions(score, teacher.features, lengths, self.settings, differentiable=learns))
-            directions.append(nn.functional.normalize(torch.stack(found).mean(0).float().flatten(1), eps=1e-30))
+            # float64, because squares of a hopeless score's attributions underflow in float32
+            directions.append(nn.functional.normalize(torch.stack(found).mean(0).double().flatten(1), eps=1e-30))
         ours, theirs = directions
-        return (theirs - ours).square().sum(1).mean()
+        return (theirs - ours).square().sum(1).mean().float()
 
     def _levels(self, name: str, student: View, teacher: View, weight: float) -> dict[str, Tensor]:
         settings = self.settings
