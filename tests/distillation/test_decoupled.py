@@ -14,6 +14,7 @@ from parvox.distillation.decoupled import NonTargets, Parts, decoupled
 from parvox.distillation.dkd import DkdSettings
 from parvox.distillation.non_target import NonTargetSettings
 from parvox.errors import RecipeError
+from parvox.losses.margin import AamSoftmaxSettings
 
 LABELS = torch.tensor([3, 0, 6, 2])
 
@@ -115,6 +116,23 @@ def test_the_margin_changes_the_target_part_alone():
     terms = [NonTargetSettings(margin=margin).build(pair_of(student, teacher))(*views, 1.0) for margin in (False, True)]
     assert terms[0]["non_target_rest"].item() == pytest.approx(terms[1]["non_target_rest"].item(), rel=1e-5)
     assert abs(terms[0]["non_target_target"] - terms[1]["non_target_target"]) > 1e-3
+
+
+def test_the_penalty_of_confused_speakers_comes_with_the_margin_and_changes_the_rest():
+    sides = [make(seed=seed) for seed in (1, 2)]
+    views = []
+    for seed, (_, plain) in enumerate(sides):
+        loss = AamSoftmaxSettings(top_k=2, top_k_penalty=0.1).build(16, 7)
+        loss.load_state_dict(plain.state_dict())
+        loss.set_progress(1.0)
+        views.append(View(draws(3 + seed, 16), loss, LABELS))
+    found = []
+    for margin in (False, True):
+        got = NonTargetSettings(margin=margin, gamma=1.0).build(pair_of(*sides))(*views, 1.0)["non_target_rest"]
+        logits = (view.classifier.logits(view.embedding, LABELS if margin else None) for view in views)
+        assert got.item() == pytest.approx(by_loop(*logits, LABELS, 1.0)[1], rel=1e-3)
+        found.append(got.item())
+    assert abs(found[1] - found[0]) > 1e-2
 
 
 def test_both_parts_rise_over_the_warm_up():

@@ -21,7 +21,8 @@ class NonTargetSettings:
     TSKD is the divergence of the posteriors of target against all others, NSKD that of the posteriors of the others
     among themselves. γ, the warm-up (20 of 150 epochs), T = 1 and logits with the margin are those of the authors'
     code (github.com/ductuantruong/enskd); there the teacher has its final margin, and the student the margin that
-    its own schedule has reached. The margin changes TSKD alone. At a temperature above 1 take logits without it.
+    its own schedule has reached. The margin changes TSKD alone; the inter-topK penalty of a loss with `top_k`, which
+    comes with it, changes NSKD too. At a temperature above 1, or with that penalty, take logits without margin.
     How the paper varies the number of non-target speakers was not to be had: here `non_targets` restricts what
     both parts see, and the student's own loss goes on telling all speakers apart.
     """
