@@ -10,14 +10,14 @@ from parvox.models.frontend import FbankSettings
 BINS, FRAMES = 20, 30
 
 
-def make(embedding_dim=16, classes=7, seed=0, width=16, scale=32.0, shift_ms=10.0):
+def make(embedding_dim=16, classes=7, seed=0, width=16, scale=32.0, shift_ms=10.0, pooling="class_distillation_token"):
     """A model and its classifier."""
     torch.manual_seed(seed)
     settings = ModelSettings(
         encoder=ENCODERS["memory_attention"].settings(
             width=width, conv_blocks=1, blocks=1, heads=2, memory_slots=8, memory_heads=1, memory_key_dim=8
         ),
-        pooling=POOLINGS["class_distillation_token"].settings(),
+        pooling=POOLINGS[pooling].settings(),
         embedding_dim=embedding_dim,
         head="linear",
         features=FbankSettings(bins=BINS, frame_shift_ms=shift_ms),

@@ -100,6 +100,22 @@ def test_memory_attention_of_different_widths(blocks):
     assert student[0].encoder.blocks[0].inputs.weight.grad.any()
 
 
+def test_a_token_that_one_of_the_pair_has_alone_is_left_out():
+    student, teacher = make(seed=1), frozen(make(seed=2, pooling="class_token"))
+    method = AttentionMapsSettings(blocks="last").build(pair_of(student, teacher))
+    inputs, labels = features(2), torch.tensor([0, 1])
+    ours, theirs = look(student, inputs, labels), look(teacher, inputs, labels)
+    mine, its = (list(view.encoded.attention_maps.values())[-1] for view in (ours, theirs))
+    assert (mine.shape[-1], its.shape[-1]) == (32, 31)  # class and distillation token, or class token; 30 frames
+    kept = torch.cat([mine[..., :1], mine[..., 2:]], -1)
+    kept = torch.cat([kept[..., :1, :], kept[..., 2:, :]], -2)
+    expected = divergence(kept / kept.sum(-1, keepdim=True), its)
+    got = method(ours, theirs, 0.0)["attention_maps"]
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+    got.backward()
+    assert student[0].encoder.blocks[0].inputs.weight.grad.any()
+
+
 def test_looking_whether_the_pair_fits_changes_neither_model():
     student, teacher = bc_cmt(), bc_cmt(widths=(8, 8, 16, 16))
     student[0].train()

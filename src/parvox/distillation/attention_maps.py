@@ -11,6 +11,7 @@ from torch import Tensor
 from parvox.distillation.checks import expect_models, not_negative
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 from parvox.errors import RecipeError
+from parvox.models.contract import EncoderOutput
 from parvox.models.speaker_model import SpeakerModel
 
 _NAME = "attention_maps"
@@ -46,10 +47,8 @@ class AttentionMapsSettings:
         """The method for this pair; has both encoders give their maps, which must be of the same number and sizes."""
         student, teacher = expect_models(_NAME, pair)
         samples = max(student.min_samples, teacher.min_samples, student.settings.features.sample_rate_hz)
-        ours, theirs = (
-            _probe(side.name, model, samples, self.blocks == "all")
-            for side, model in ((pair.student, student), (pair.teacher, teacher))
-        )
+        encoded = [_probe(*each, samples) for each in ((pair.student.name, student), (pair.teacher.name, teacher))]
+        ours, theirs = comparable(*encoded, every=self.blocks == "all")
         _expect_alike(ours, theirs, pair.teacher.name)
         if self.stage_weights and len(self.stage_weights) != len(ours):
             raise RecipeError(
@@ -62,7 +61,8 @@ class AttentionMapsSettings:
 class AttentionMapDistillation(DistillationMethod):
     """Σ_i w_i · mean over heads h and queries t of KL(A_T[i, h, t] ‖ A_S[i, h, t]), or of ‖A_T - A_S‖².
 
-    i runs over stages; with several blocks a stage their mean is taken. The mean over the batch.
+    i runs over stages; with several blocks a stage their mean is taken. The mean over the batch. A token that only one
+    of the two has, such as a student's distillation token, is left out, and rows sum to 1 without it.
 
     Args:
         settings: Distance, blocks and weights.
@@ -76,8 +76,7 @@ class AttentionMapDistillation(DistillationMethod):
         """The term `attention_maps`."""
         assert student.encoded is not None  # asked for when the method was built
         assert teacher.encoded is not None
-        every = self.settings.blocks == "all"
-        ours, theirs = (chosen(encoded.attention_maps, every) for encoded in (student.encoded, teacher.encoded))
+        ours, theirs = comparable(student.encoded, teacher.encoded, every=self.settings.blocks == "all")
         weights = self.settings.stage_weights or (1.0,) * len(ours)
         distance = divergence if self.settings.distance == "kl" else squared_distance
         stages = [
@@ -122,19 +121,42 @@ def chosen(maps: dict[str, Tensor], every: bool) -> list[list[Tensor]]:
     return [stage if every else stage[-1:] for stage in stages.values()]
 
 
-def _probe(name: str, model: SpeakerModel, samples: int, every: bool) -> list[list[Tensor]]:
-    """A model's maps of some silence; it goes on giving them."""
+def comparable(*sides: EncoderOutput, every: bool) -> list[list[list[Tensor]]]:
+    """The chosen maps of each model, between the tokens that all of them have and the frames.
+
+    Args:
+        sides: What the encoders gave.
+        every: See `chosen`.
+    """
+    counts = [0 if side.tokens is None else side.tokens.shape[1] for side in sides]
+    return [
+        [[_without_tokens(maps, min(counts), count) for maps in stage] for stage in chosen(side.attention_maps, every)]
+        for side, count in zip(sides, counts, strict=True)
+    ]
+
+
+def _without_tokens(maps: Tensor, first: int, end: int) -> Tensor:
+    """Maps without the queries and keys from `first` to `end`; rows sum to 1 again."""
+    if first == end:
+        return maps
+    kept = [index for index in range(maps.shape[-1]) if not first <= index < end]
+    left = maps.float()[..., kept, :][..., kept]
+    return left / left.sum(-1, keepdim=True).clamp(min=_TINY)
+
+
+def _probe(name: str, model: SpeakerModel, samples: int) -> EncoderOutput:
+    """What a model's encoder gives of some silence; it goes on giving maps."""
     model.encoder.expose_attention = True
     training, device = model.training, next(model.parameters()).device
     with torch.no_grad():
-        maps = model.eval()(torch.zeros(1, samples, device=device)).encoded.attention_maps
+        encoded = model.eval()(torch.zeros(1, samples, device=device)).encoded
     model.train(training)
-    if not maps:
+    if not encoded.attention_maps:
         raise RecipeError(
             f"distillation.{_NAME}: the encoder of {name} gives no attention maps; take one that does, such as bc_cmt, "
             "or another method"
         )
-    return chosen(maps, every)
+    return encoded
 
 
 def _expect_alike(ours: list[list[Tensor]], theirs: list[list[Tensor]], teacher: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from parvox.distillation.contract import Pair
 from parvox.errors import RecipeError
@@ -10,9 +11,9 @@ from parvox.models.speaker_model import SpeakerModel
 
 
 def not_negative(method: str, **values: float) -> None:
-    """Raise `RecipeError` for the first of a method's values, by field, that is negative or no number."""
+    """Raise `RecipeError` for the first of a method's values, by field, that is negative, infinite or no number."""
     for field, value in values.items():
-        if not value >= 0:
+        if not 0 <= value < math.inf:
             raise RecipeError(f"distillation.{method}.{field}: {value} given; expected 0 or more")
 
 
@@ -24,8 +25,8 @@ def fraction(method: str, **values: float) -> None:
 
 
 def positive_temperature(method: str, temperature: float, field: str = "temperature") -> None:
-    """Raise `RecipeError` for a temperature that is not above zero."""
-    if not temperature > 0:
+    """Raise `RecipeError` for a temperature that is not above zero, or infinite."""
+    if not 0 < temperature < math.inf:
         raise RecipeError(f"distillation.{method}.{field}: {temperature} given; expected more than 0")
 
 
