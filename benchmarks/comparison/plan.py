@@ -27,6 +27,7 @@ class Row:
         recipe: Sections of its recipe.
         corpus: What it learns and is tested on: words, or digits, whose speakers every seed deals anew.
         taught_by: The group whose teacher it has.
+        tried_for: The full name of the row that it is another setting of; empty elsewhere.
     """
 
     group: str
@@ -35,6 +36,7 @@ class Row:
     recipe: dict[str, Any]
     corpus: Speech = "words"
     taught_by: str = ""
+    tried_for: str = ""
 
     @property
     def slug(self) -> str:
@@ -130,7 +132,7 @@ def _alternatives(row: Row, tried: list[dict[str, Any]]) -> list[Row]:
             told = {f"{method}.{key}": value for method in settings for key, value in settings[method].items()}
         name = " ".join([row.name, *(f"{key}={value}" for key, value in told.items())])
         recipe = merged(row.recipe, {"distillation": by_method})
-        rows.append(dataclasses.replace(row, name=name, headline=False, recipe=recipe))
+        rows.append(dataclasses.replace(row, name=name, headline=False, recipe=recipe, tried_for=row.full_name))
     return rows
 
 
@@ -144,7 +146,7 @@ def chosen_jobs(rows: list[Row], seeds: int, headline_seeds: int, only: list[str
         if not any(name in (row.group, row.full_name) for row in rows):
             known = ", ".join(row.full_name for row in rows)
             raise ParvoxError(f"row {name!r} given; expected one or more of {known}")
-    asked = [row for row in rows if not only or {row.group, row.full_name} & set(only)]
+    asked = [row for row in rows if not only or {row.group, row.full_name, row.tried_for} & set(only)]
     teachers = {row.taught_by for row in asked}
     chosen = [row for row in rows if row in asked or (row.name == "teacher" and row.group in teachers)]
     wanted = {row.slug: headline_seeds if row.headline else seeds for row in chosen}

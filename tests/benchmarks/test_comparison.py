@@ -62,6 +62,11 @@ def test_jobs_are_each_row_once_before_any_twice_with_the_teachers_they_need():
         chosen_jobs(rows, 1, 1, ["tinny"])
 
 
+def test_a_row_that_is_tuned_brings_the_other_settings_that_are_tried():
+    jobs = [row.full_name for row, _ in chosen_jobs(read_plan("tuning"), 1, 1, ["tiny/label"])]
+    assert jobs == ["tiny/teacher", "tiny/label", "tiny/label weight=1.0 temperature=8.0", "tiny/label weight=1.0"]
+
+
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_each_job_has_its_result(at_once):
     assert dict(run_jobs(operator.neg, range(5), at_once)) == {0: 0, 1: -1, 2: -2, 3: -3, 4: -4}

@@ -149,7 +149,7 @@ def _probe(name: str, model: SpeakerModel, samples: int) -> EncoderOutput:
     model.encoder.expose_attention = True
     training, device = model.training, next(model.parameters()).device
     with torch.no_grad():
-        encoded = model.eval()(torch.zeros(1, samples, device=device)).encoded
+        encoded: EncoderOutput = model.eval()(torch.zeros(1, samples, device=device)).encoded
     model.train(training)
     if not encoded.attention_maps:
         raise RecipeError(
