@@ -92,6 +92,16 @@ def test_a_recipe_cannot_execute_code(tmp_path):
     assert not (tmp_path / "touched").exists()
 
 
+def test_references_to_references_are_not_followed(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
+    for text in ("\n".join([*lines, "model: *a29"]), "model: &m {pooling: *m}"):
+        (tmp_path / "r.yaml").write_text(text)
+        with pytest.raises(RecipeError, match=r"r.yaml holds more than 10000 values") as raised:
+            load_recipe(tmp_path / "r.yaml")
+        assert len(str(raised.value)) < 500
+
+
 @pytest.mark.parametrize("content", [b"- a\n- b\n", b"just words", b"1: 2\n", b"\xff\xfe\x00", b"a: [1"])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "recipe.yaml"

@@ -7,6 +7,7 @@ decides which fields follow. Nothing in a recipe can execute code: names are loo
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from parvox.training.teacher_settings import SELF, TEACHER_SECTIONS, TeacherOpti
 DEFAULT_MODEL = "ecapa_tdnn"
 DEFAULT_LOSS = "aam_softmax"
 _PAIR_FIELDS = ("teacher", "alongside", "speaker_weight")
+_MOST_VALUES = 10_000  # of a recipe file; a long one has two hundred
 _RESERVED = (*_PAIR_FIELDS, *TEACHER_SECTIONS)  # of the distillation section; all else there names a method
 
 
@@ -70,8 +72,13 @@ class DistillationSettings:
                 f"distillation: no method given; name one or more of {', '.join(sorted(e.name for e in METHODS))}, "
                 "such as --distillation.label.weight 1"
             )
-        if not self.speaker_weight >= 0:
-            raise RecipeError(f"distillation.speaker_weight: {self.speaker_weight} given; expected 0 or more")
+        if not 0 <= self.speaker_weight < math.inf:
+            raise RecipeError(f"distillation.speaker_weight: {self.speaker_weight} given; expected a number from 0 up")
+        if not self.speaker_weight and not any(method.weight for method in self.methods.values()):
+            raise RecipeError(
+                "distillation: speaker_weight 0 and no method's weight above 0 given, so that there is nothing to "
+                "learn; give one of them more"
+            )
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -173,13 +180,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {path} is not a text file; give a YAML file") from error
+    except RecursionError as error:
+        raise RecipeError(f"recipe {path} is nested too deeply; expected sections with fields") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if data is None:
         return {}
+    _expect_few_values(data, path)
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise RecipeError(f"recipe {path} holds no sections; expected a mapping with model:, loss:, training: …")
     return data
+
+
+def _expect_few_values(data: Any, path: Path) -> None:
+    """A few lines of references to references can stand for more values than any memory holds, or for themselves."""
+    waiting, values = [data], 0
+    while waiting:
+        value = waiting.pop()
+        values += 1
+        if values > _MOST_VALUES:
+            raise RecipeError(
+                f"recipe {path} holds more than {_MOST_VALUES} values, each counted wherever it is referred to; "
+                "expected sections with fields"
+            )
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def parse_recipe(
