@@ -186,6 +186,19 @@ def test_it_resumes_bit_for_bit_and_only_with_the_same_teacher(recipe, tmp_path,
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
+def test_a_run_stopped_before_its_teacher_is_written_is_not_finished(recipe, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AlongsideTeacher, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / "summary.json").exists()
+    monkeypatch.undo()
+    train(recipe, tmp_path / "stopped", resume=True)
+    assert load_run(tmp_path / "stopped" / "teacher").summary["parameters_added_for_training"] == 0
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -291,6 +291,36 @@ def test_a_failed_run_stays_only_if_it_can_be_resumed(tiny_recipe, tmp_path, mon
     fit(tiny_recipe, tmp_path / "run", resume=True)
 
 
+def test_a_run_resumes_only_with_the_teacher_it_was_begun_with(tiny_recipe, tmp_path, monkeypatch):
+    once = ["--training.epochs", "1"]
+    teacher = fit(tiny_recipe, tmp_path / "teacher", *once).folder
+    taught = ["--distillation.teacher", str(teacher), "--distillation.embedding.weight", "1", "--training.epochs", "2"]
+    real = Trainer._end_epoch
+
+    def interrupted(self, epoch, *args):
+        real(self, epoch, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_end_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_recipe, tmp_path / "run", *taught)
+    monkeypatch.undo()
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    fit(tiny_recipe, teacher, *once, "--seed", "6", overwrite=True)
+    with pytest.raises(OutputError, match="cannot be resumed: the teacher has changed"):
+        fit(tiny_recipe, tmp_path / "run", *taught, resume=True)
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+    fit(tiny_recipe, teacher, *once, overwrite=True)
+    assert fit(tiny_recipe, tmp_path / "run", *taught, resume=True).summary["epochs"] == 2
+
+
+@pytest.mark.parametrize("weight", ["0", ".inf"])
+def test_weights_that_teach_nothing_are_refused(tiny_recipe, weight):
+    taught = ["--distillation.teacher", "runs/teacher", "--distillation.embedding.weight", "0"]
+    with pytest.raises(RecipeError, match="nothing to learn|speaker_weight: inf given"):
+        load_recipe(tiny_recipe, [*taught, "--distillation.speaker_weight", weight])
+
+
 def test_weights_that_are_not_numbers_are_refused(tiny_recipe, tmp_path):
     folder = fit(tiny_recipe, tmp_path / "run", "--training.epochs", "1").folder
     model = folder / "model.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from parvox.data import DataSettings
 from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
 from parvox.models import SpeakerModel
 from parvox.training import run as names
@@ -82,6 +83,15 @@ def expect_teacher_rate(teacher: Teacher, corpus_rate_hz: int) -> None:
         )
 
 
+def expect_teacher_crop(data: DataSettings, teacher: Teacher) -> None:
+    """Raise `TrainingError` where a crop is shorter than what the teacher takes."""
+    shortest_s = teacher.min_samples / teacher.sample_rate_hz
+    if data.crop_samples(teacher.sample_rate_hz) < teacher.min_samples:
+        raise TrainingError(
+            f"data.crop_s: {data.crop_s} s given; the teacher {teacher.side.name} needs {shortest_s:.3f} s or more"
+        )
+
+
 def expect_something_to_learn(recipe: Recipe) -> None:
     """Raise `RecipeError` for speech without labels, unless a trained teacher knows more than the student."""
     distillation = recipe.distillation
@@ -89,6 +99,11 @@ def expect_something_to_learn(recipe: Recipe) -> None:
         raise RecipeError(
             f"the corpus {recipe.corpus} names no speakers, and without a teacher there is nothing else to learn; give "
             "a corpus with speakers, or a teacher to parvox distill"
+        )
+    if not any(method.weight for method in distillation.methods.values()):
+        raise RecipeError(
+            "distillation: no method's weight above 0 given, and speech without speaker labels teaches nothing else; "
+            "give a method more"
         )
     if distillation.alongside or SELF in distillation.teachers:
         given = f"alongside {distillation.alongside}" if distillation.alongside else f"teacher {SELF}"

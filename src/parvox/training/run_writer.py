@@ -52,6 +52,7 @@ class RunWriter:
         module: All that is trained.
         optimizer: Its optimiser.
         average: The teacher that follows the model, if there is one.
+        made_from: Checksums of what a resumed run must find unchanged, by what it is.
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class RunWriter:
         module: TrainedModule,
         optimizer: torch.optim.Optimizer,
         average: AverageTeacher | None,
+        made_from: dict[str, str],
     ) -> None:
         self.folder, self._recipe, self._fabric = folder, recipe, fabric
         self._module, self._optimizer, self._average = module, optimizer, average
+        self._made_from = made_from
         self._saved_at = time.monotonic()
 
     @contextlib.contextmanager
@@ -132,7 +135,7 @@ class RunWriter:
         if self._average:
             tensors |= {f"average/{name}": tensor for name, tensor in self._average.tensors().items()}
         scaler = self._fabric.strategy.precision.state_dict()
-        state = {"progress": dataclasses.asdict(progress), "scaler": scaler}
+        state = {"progress": dataclasses.asdict(progress), "scaler": scaler, "made_from": self._made_from}
         save_tensors(self.folder / names.CHECKPOINT, tensors, state)
         let_go(self.folder)
 
@@ -141,12 +144,15 @@ class RunWriter:
 
         Raises:
             ModelFileError: the checkpoint is damaged or another run's.
+            OutputError: the corpus or the teacher has changed since.
         """
         path = self.folder / names.CHECKPOINT
         if not path.is_file():
             return Progress()
         tensors, state = load_tensors(path)
         try:
+            before = dict(state.get("made_from", {}))
+            changed = [what for what, checksum in self._made_from.items() if before.get(what, checksum) != checksum]
             progress = Progress(**state["progress"])
             self._fabric.strategy.precision.load_state_dict(state["scaler"])
             self._module.load_state_dict(_named(tensors, "module/"))
@@ -157,6 +163,11 @@ class RunWriter:
             raise ModelFileError(
                 f"{path} is no checkpoint of this run; train anew with --overwrite, or to another folder"
             ) from error
+        if changed:
+            raise OutputError(
+                f"{self.folder} cannot be resumed: the {changed[0]} has changed since it was begun; restore it, or "
+                "train anew with --overwrite"
+            )
         return progress
 
     def close(self, summary: dict[str, Any]) -> None:

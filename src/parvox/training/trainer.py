@@ -29,6 +29,7 @@ from parvox.training.checks import (
     expect_same_recipe,
     expect_something_to_learn,
     expect_summary,
+    expect_teacher_crop,
     expect_teacher_rate,
 )
 from parvox.training.dev import DevScores, score_dev
@@ -131,6 +132,7 @@ class Trainer:
             if self.teacher.note and self.fabric.is_global_zero:
                 tqdm.write(f"      teacher {self.teacher.note}", file=sys.stderr)
             expect_teacher_rate(self.teacher, self.batches.sample_rate_hz)
+            expect_teacher_crop(recipe.data, self.teacher)
             if not any(map(looks_inside, distillation.methods.values())):
                 self.teacher.show_embeddings_alone()
             if not labelled:
@@ -177,7 +179,7 @@ class Trainer:
             resume: Continue from its checkpoint, if there is one.
             overwrite: Replace a run that is there.
         """
-        writer = RunWriter(out, self.recipe, self.fabric, self.module, self.optimizer, self.average)
+        writer = RunWriter(out, self.recipe, self.fabric, self.module, self.optimizer, self.average, self._made_from())
         if not self.fabric.is_global_zero:
             self._fit(writer, resume)
             return
@@ -210,10 +212,11 @@ class Trainer:
             if log is not None:
                 log.close()
         if self.fabric.is_global_zero:
-            writer.close(self._summary())
-            if self.module.alongside:
+            summary = self._summary()
+            if self.module.alongside:  # before the student's summary, which makes the run a finished one
                 scores = score_dev(self.module.alongside.model, self.corpus, self.fabric)
-                self.module.alongside.close(writer.folder, scores)
+                self.module.alongside.close(writer.folder, summary, scores)
+            writer.close(summary)
             writer.drop_checkpoint()
         self.fabric.barrier()
 
@@ -329,6 +332,11 @@ class Trainer:
                 f"the {bad[0]} loss is no longer finite at step {self.progress.step}; lower training.learning_rate, "
                 "or set training.precision to fp32"
             )
+
+    def _made_from(self) -> dict[str, str]:
+        """Checksums of what the recipe names by path alone."""
+        teacher = {"teacher": " ".join(self.teacher.checksums)} if self.teacher else {}
+        return {"corpus": self.corpus.info.fingerprint, **teacher}
 
     def _embeds_like(self) -> list[str]:
         """Checksums of teachers whose embeddings the student was trained to give, with no map between."""

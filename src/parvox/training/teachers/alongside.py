@@ -20,7 +20,7 @@ from parvox.models import SpeakerModel
 from parvox.models.contract import EncoderOutput
 from parvox.training import run as names
 from parvox.training.checkpoint import save_tensors
-from parvox.training.checks import expect_same_recipe
+from parvox.training.checks import expect_crop, expect_same_recipe
 from parvox.training.fit_frames import give_frames
 from parvox.training.recipe import Recipe, load_recipe
 from parvox.training.teachers.contract import Inputs
@@ -85,23 +85,23 @@ class AlongsideTeacher(nn.Module):
             folder.mkdir(exist_ok=True)
         _write(folder / names.RECIPE, self.recipe.to_yaml())
 
-    def close(self, student_run: Path, scores: DevScores | None) -> None:
+    def close(self, student_run: Path, of_student: dict[str, Any], scores: DevScores | None) -> None:
         """Leave a run folder of its own in that of its student, with its final weights.
 
         Args:
-            student_run: A finished run folder.
+            student_run: The student's run folder.
+            of_student: The summary of the student's run.
             scores: Its own scores of the dev trials.
         """
         folder = student_run / FOLDER
         save_tensors(folder / names.MODEL, self.model.state_dict())
         save_tensors(folder / names.CLASSIFIER, self.classifier.state_dict())
         _write(folder / names.SPEAKERS, (student_run / names.SPEAKERS).read_text(encoding="utf-8"))
-        summary: dict[str, Any] = json.loads((student_run / names.SUMMARY).read_text(encoding="utf-8"))
-        summary |= {
+        summary = of_student | {
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "parameters_added_for_training": 0,
             "best_dev_eer": None if scores is None else scores.eer,
-            "best_step": summary["steps"],
+            "best_step": of_student["steps"],
             names.CHECKSUMS: {name: names.file_checksum(folder / name) for name in (names.MODEL, names.CLASSIFIER)},
         }
         _write(folder / names.SUMMARY, json.dumps(summary, indent=1))
@@ -136,6 +136,7 @@ def load_alongside(recipe: Recipe, student: SpeakerModel, classes: int) -> Along
         )
     both = dataclasses.replace(recipe, model=theirs.model, loss=theirs.loss, distillation=None, init="")
     teacher = AlongsideTeacher(both, student, classes)
+    expect_crop(both, teacher.model)
     give_frames(teacher.model)
     return teacher
 

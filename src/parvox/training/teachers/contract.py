@@ -73,6 +73,11 @@ class Teacher:
     checksum: str = ""
     note: str = ""
 
+    @property
+    def checksums(self) -> list[str]:
+        """`checksum`, or those of all who teach together."""
+        return [self.checksum]
+
     def embed(self, waveforms: Tensor) -> Tensor:
         """Embeddings (batch, embedding_dim), not length-normalised and without gradients.
 

@@ -57,6 +57,11 @@ class Team(Teacher):
                 "classifier; give those that lack one a head with parvox fit-head, or combine by mean"
             )
 
+    @property
+    def checksums(self) -> list[str]:
+        """See `Teacher.checksums`."""
+        return [checksum for member in self.members for checksum in member.checksums]
+
     def show_embeddings_alone(self) -> None:
         """See `Teacher.show_embeddings_alone`."""
         for member in self.members:
