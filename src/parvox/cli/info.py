@@ -81,7 +81,7 @@ def _run_folder(path: Path) -> tuple[dict[str, Any], str]:
     try:
         recipe = recipe_path.read_text(encoding="utf-8")
         summary = json_format.loads(summary_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise ModelFileError(f"{path}: recipe.yaml or summary.json is damaged; restore them or train again") from None
     if not isinstance(summary, dict):
         raise ModelFileError(f"{summary_path}: holds no JSON object; restore it or train again")

@@ -103,14 +103,14 @@ def load_run(folder: Path) -> Run:
     recipe = load_recipe(folder / RECIPE)
     known = read_json(folder / SPEAKERS)
     speakers, classes = known.get("speakers"), known.get("classes")
-    if not isinstance(speakers, list) or not isinstance(classes, int) or bool(speakers) != bool(classes):
+    if not isinstance(speakers, list) or not isinstance(classes, int) or bool(speakers) != bool(classes) or classes < 0:
         raise ModelFileError(f"{folder / SPEAKERS} names no speakers; restore the run folder or train again")
     model = SpeakerModel(recipe.model)
     classifier = recipe.loss.build(recipe.model.embedding_dim, classes) if classes else None
     summary = read_json(folder / SUMMARY)
-    load_weights(model, folder / MODEL, summary.get(CHECKSUMS, {}).get(MODEL))
+    load_weights(model, folder / MODEL, known_checksum(summary, MODEL))
     if classifier is not None:
-        load_weights(classifier, folder / CLASSIFIER, summary.get(CHECKSUMS, {}).get(CLASSIFIER))
+        load_weights(classifier, folder / CLASSIFIER, known_checksum(summary, CLASSIFIER))
         classifier.set_progress(1.0)
         classifier.eval()
     return Run(
@@ -160,6 +160,12 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def known_checksum(summary: dict[str, Any], name: str) -> str | None:
+    """What a summary says of the SHA-256 of a file of weights; None where it says nothing."""
+    sums = summary.get(CHECKSUMS)
+    return sums.get(name) if isinstance(sums, dict) else None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a run folder.
 
@@ -168,7 +174,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is missing or damaged; restore the run folder or train again") from error
     if not isinstance(data, dict):
         raise ModelFileError(f"{path} holds no JSON object; restore the run folder or train again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from parvox.losses import LOSSES
 from parvox.models import SpeakerModel
 from parvox.settings import build_settings
 from parvox.training.recipe import read_yaml
-from parvox.training.run import CHECKSUMS, CLASSIFIER, SPEAKERS, SUMMARY, load_weights, read_json
+from parvox.training.run import CLASSIFIER, SPEAKERS, SUMMARY, known_checksum, load_weights, read_json
 from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions
 from parvox.training.teachers.contract import Teacher
 
@@ -34,13 +35,14 @@ def load_head(folder: Path, student: SpeakerModel | None, device: torch.device) 
     from parvox.training.teachers import load_teacher
 
     try:
+        _expect_no_circle(folder)
         told = read_yaml(folder / HEAD)
         name, checksum, loss = str(told["teacher"]), told["checksum"], dict(told["loss"])
         options = {
             kind: build_settings(TEACHER_SECTIONS[kind], told["options"].get(kind, {})) for kind in TEACHER_SECTIONS
         }
         settings: Any = build_settings(LOSSES[loss.pop("name")].settings, loss)
-    except (RecipeError, KeyError, TypeError, ValueError) as error:
+    except (RecipeError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"{folder / HEAD} is damaged ({error}); restore the folder or fit the head again"
         ) from error
@@ -54,10 +56,22 @@ def load_head(folder: Path, student: SpeakerModel | None, device: torch.device) 
         )
     known = read_json(folder / SPEAKERS)
     speakers, classes = known.get("speakers"), known.get("classes")
-    if not isinstance(speakers, list) or not isinstance(classes, int):
+    if not isinstance(speakers, list) or not isinstance(classes, int) or classes < 1:
         raise ModelFileError(f"{folder / SPEAKERS} names no speakers; restore the folder or fit the head again")
     classifier = settings.build(teacher.side.embedding_dim, classes)
-    load_weights(classifier, folder / CLASSIFIER, read_json(folder / SUMMARY).get(CHECKSUMS, {}).get(CLASSIFIER))
+    load_weights(classifier, folder / CLASSIFIER, known_checksum(read_json(folder / SUMMARY), CLASSIFIER))
     classifier.set_progress(1.0)
     teacher.give_head(str(folder), classifier.to(device).eval().requires_grad_(False), speakers)
     return teacher
+
+
+def _expect_no_circle(folder: Path) -> None:
+    """Raise `RecipeError` for a head whose teacher has a head, and so on, that is this one again."""
+    from parvox.training.teachers import teacher_path
+
+    passed: set[str] = set()
+    while (folder / HEAD).is_file():
+        if os.path.realpath(folder) in passed:
+            raise RecipeError("its teacher is, in the end, itself")
+        passed.add(os.path.realpath(folder))
+        folder = teacher_path(str(read_yaml(folder / HEAD)["teacher"]))
