@@ -117,9 +117,59 @@ def test_another_teacher_under_the_same_name_is_refused(fitted, tmp_path):
     other.unlink()
     with pytest.raises(ModelFileError, match="a head for a teacher that cannot be read: .*m.onnx"):
         loaded(copy)
-    (copy / "head.yaml").write_text("teacher: [")
-    with pytest.raises(ModelFileError, match=r"head.yaml is damaged"):
+    for damaged in ("teacher: [", told[: told.index("options:")] + "options: []\n"):
+        (copy / "head.yaml").write_text(damaged)
+        with pytest.raises(ModelFileError, match=r"head.yaml is damaged"):
+            loaded(copy)
+    (copy / "head.yaml").write_text(told.replace(str(path), str(copy)))
+    with pytest.raises(ModelFileError, match=r"head.yaml is damaged \(its teacher is, in the end, itself\)"):
         loaded(copy)
+    (copy / "head.yaml").write_text(told)
+    (copy / "speakers.json").write_text('{"speakers": ["spk00"], "classes": -1}')
+    with pytest.raises(ModelFileError, match="names no speakers"):
+        loaded(copy)
+
+
+@pytest.mark.parametrize("given", ["./m.onnx", "folder//m.onnx", "m.onnx"])
+def test_the_teacher_is_found_from_elsewhere(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipe(given, "c").to_dict()["teacher"] == str(tmp_path / given)
+    assert recipe(f"hf:{given}", "c").to_dict()["teacher"] == f"hf:{tmp_path / given}"
+    assert recipe("hf:f", "c").to_dict()["teacher"] == f"hf:{tmp_path / 'f'}"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--device", "banana"], "device: 'banana' given; this machine has cpu"),
+        (["--device", "meta"], "device: 'meta' given; this machine has cpu"),
+        (["--device", "cuda:99"], "device: 'cuda:99' given; this machine has cpu"),
+        (["--seed", "9" * 30], "seed: 999"),
+        (["--head.learning_rate", ".inf"], "head.learning_rate: inf given"),
+        (["--loss.scale", ".inf", "--head.passes", "1"], "no longer finite"),
+    ],
+)
+def test_what_makes_no_head_is_one_line(fitted, prepared_tiny, tmp_path, capfd, options, says):
+    words = ["fit-head", str(fitted[1]), "--onnx.convention", "wespeaker", "--corpus", str(prepared_tiny)]
+    assert main([*words, "--out", str(tmp_path / "new"), "--data.batch_size", "8", *options]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("parvox: error: ")
+    assert (says in err, err.count("\n")) == (True, 1)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_crop_too_short_for_the_teacher_is_refused(tiny_recipe, prepared_tiny, tmp_path):
+    train(load_recipe(tiny_recipe, ["--training.epochs", "1"]), tmp_path / "teacher")
+    with pytest.raises(TrainingError, match=r"data.crop_s: 0.12 s given; the teacher .* needs 0.165 s or more"):
+        fit_head(recipe(tmp_path / "teacher", prepared_tiny, data=DataSettings(crop_s=0.12)), tmp_path / "new")
+    student = ["--model.name", "depthwise_tdnn", "--model.channels", "16", "--data.crop_s", "0.12"]
+    taught = ["--distillation.teacher", str(tmp_path / "teacher"), "--distillation.embedding.weight", "1"]
+    tiny_recipe.write_text(
+        tiny_recipe.read_text().replace("name: xvector", "").replace("channels: [32, 32, 32, 32, 48]", "")
+    )
+    with pytest.raises(TrainingError, match=r"data.crop_s: 0.12 s given; the teacher .* needs 0.165 s or more"):
+        train(load_recipe(tiny_recipe, [*student, *taught]), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_cannot_be_done_is_refused(fitted, prepared_tiny, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from parvox.errors import TrainingError
+from parvox.errors import RecipeError, TrainingError
 from parvox.training.settings import TrainingSettings
 
 _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -96,6 +96,24 @@ def make_fabric(settings: TrainingSettings, loggers: Any = None) -> tuple[Any, s
             raise
         raise TrainingError(f"cannot train on {devices} × {accelerator}: {' '.join(str(error).split())}") from error
     return fabric, precision
+
+
+def chosen_device(name: str | None) -> torch.device:
+    """The device that a caller names, as PyTorch does; without a name a GPU if there is one.
+
+    Raises:
+        RecipeError: there is no such device here.
+    """
+    cuda = torch.cuda.is_available()
+    try:
+        device = torch.device(name or ("cuda" if cuda else "cpu"))
+        there = {"cpu": True, "cuda": cuda and (device.index or 0) < torch.cuda.device_count()}
+        if there.get(device.type, device.type == "mps" and torch.backends.mps.is_available()):
+            return device
+    except RuntimeError:  # no name of PyTorch's
+        pass
+    known = ["cpu", *(["cuda"] if cuda else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    raise RecipeError(f"device: {name!r} given; this machine has {', '.join(known)}")
 
 
 def hardware() -> str:

@@ -26,6 +26,7 @@ from parvox.models.frontend import Fbank, FbankSettings
 from parvox.models.positions import PhoneticPositions
 from parvox.progress import progress
 from parvox.training.checkpoint import load_tensors, save_tensors
+from parvox.training.engine import chosen_device
 from parvox.training.frame_labels import FrameLabels
 
 _KIND = "frame classifier"
@@ -102,7 +103,7 @@ def fit_frames(
     refuse_overwrite(out, overwrite)
     cuts, dev = list(corpus.cuts("train")), list(corpus.cuts("dev")) if "dev" in corpus.splits else []
     labels = FrameLabels(cuts, dev, alignments)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = chosen_device(device)
     torch.manual_seed(seed)
     classifier = FrameClassifier(features.bins, len(labels.names)).to(where)
     batches = _LabelledBatches(labels, Fbank(features).to(where), settings.batch_s)

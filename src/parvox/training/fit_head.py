@@ -18,18 +18,18 @@ from torch import Tensor
 from parvox import __version__
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import AugmentationSettings, Augmenter, Batches, DataSettings, UtteranceBatch
-from parvox.errors import AudioError, OutputError, RecipeError
+from parvox.errors import AudioError, OutputError, RecipeError, TrainingError
 from parvox.files import atomic_folder, refuse_overwrite
 from parvox.losses import LOSSES
 from parvox.losses.margin import LossSettings, MarginSoftmax, SpeakerLoss
 from parvox.progress import progress
 from parvox.training import run as names
 from parvox.training.checkpoint import save_tensors
-from parvox.training.checks import expect_teacher_rate
+from parvox.training.checks import expect_teacher_crop, expect_teacher_rate
 from parvox.training.dev import DevScores, dev_scores
-from parvox.training.engine import hardware
+from parvox.training.engine import chosen_device, hardware
 from parvox.training.teacher_settings import TeacherOptions
-from parvox.training.teachers import Teacher, load_teacher, teacher_path
+from parvox.training.teachers import TRANSFORMERS, Teacher, load_teacher, teacher_path
 from parvox.training.teachers.head import HEAD
 
 
@@ -50,8 +50,8 @@ class HeadSettings:
         for name in ("passes", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"head.{name}: {getattr(self, name)} given; expected 1 or more")
-        if not self.learning_rate > 0:
-            raise RecipeError(f"head.learning_rate: {self.learning_rate} given; expected more than 0")
+        if not 0 < self.learning_rate <= 10:
+            raise RecipeError(f"head.learning_rate: {self.learning_rate} given; expected more than 0, at most 10")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +70,15 @@ class HeadRecipe:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     options: TeacherOptions = field(default_factory=TeacherOptions)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise RecipeError(f"seed: {self.seed} given; expected 0 to {2**63 - 1}")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data, the teacher and the corpus by their full paths."""
         parts = {name: dataclasses.asdict(getattr(self, name)) for name in ("head", "data", "augmentation", "options")}
-        path = os.path.abspath(teacher_path(self.teacher))
-        teacher = self.teacher.replace(str(teacher_path(self.teacher)), path)
+        prefix = TRANSFORMERS if self.teacher.startswith(TRANSFORMERS) else ""
+        teacher = prefix + os.path.abspath(teacher_path(self.teacher))
         loss = {"name": LOSSES.name_of(self.loss), **dataclasses.asdict(self.loss)}  # type: ignore[call-overload]
         plain: dict[str, Any] = json.loads(json.dumps({"loss": loss, **parts}))  # tuples become lists
         return {"teacher": teacher, "corpus": os.path.abspath(self.corpus), "seed": self.seed, **plain}
@@ -101,10 +105,11 @@ def fit_head(recipe: HeadRecipe, out: Path, *, device: str | None = None, overwr
     started = time.monotonic()
     _expect_outside(recipe, out)
     refuse_overwrite(out, overwrite, holds=HEAD)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = chosen_device(device)
     teacher = load_teacher(recipe.teacher, None, where, recipe.options)
     corpus = PreparedCorpus.load(Path(recipe.corpus))
     expect_teacher_rate(teacher, corpus.info.sample_rate_hz)
+    expect_teacher_crop(recipe.data, teacher)
     batches = Batches(corpus, recipe.data, recipe.augmentation, seed=recipe.seed, pin_memory=where.type == "cuda")
     torch.manual_seed(recipe.seed)
     classifier = recipe.loss.build(teacher.side.embedding_dim, batches.classes)
@@ -112,6 +117,7 @@ def fit_head(recipe: HeadRecipe, out: Path, *, device: str | None = None, overwr
     embeddings, labels = _embeddings(teacher, batches, recipe.head.passes, where)
     embedded = time.monotonic()
     accuracy = _fit(classifier.to(where), embeddings, labels, recipe)
+    _expect_finite(classifier)
     summary = {
         "teacher": teacher.side.name,
         "teacher_note": teacher.note,
@@ -198,6 +204,13 @@ def _fit(classifier: SpeakerLoss, embeddings: Tensor, labels: Tensor, recipe: He
             for part, truth in zip(embeddings.split(4096), labels.split(4096), strict=True)
         )
     return hits / len(labels)
+
+
+def _expect_finite(classifier: SpeakerLoss) -> None:
+    if not all(bool(parameter.isfinite().all()) for parameter in classifier.parameters()):
+        raise TrainingError(
+            "the head's weights are no longer finite, so nothing is written; lower head.learning_rate or loss.scale"
+        )
 
 
 def _rows(count: int, settings: HeadSettings, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:

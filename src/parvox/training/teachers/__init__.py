@@ -14,7 +14,7 @@ from parvox.training.teachers.head import HEAD, load_head
 from parvox.training.teachers.run import RunTeacher
 from parvox.training.teachers.team import Team
 
-__all__ = ["Inputs", "RunTeacher", "Teacher", "load_teacher", "load_teachers", "teacher_path"]
+__all__ = ["TRANSFORMERS", "Inputs", "RunTeacher", "Teacher", "load_teacher", "load_teachers", "teacher_path"]
 
 TRANSFORMERS = "hf:"
 """What the name of a folder of the transformers library begins with."""
