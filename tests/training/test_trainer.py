@@ -12,6 +12,7 @@ import time
 
 import pytest
 import torch
+import yaml
 
 from parvox.errors import ModelFileError, OutputError, ParvoxError, RecipeError, TrainingError
 from parvox.training.checkpoint import load_tensors, save_tensors
@@ -70,7 +71,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tiny_recipe, tmp_p
         while process.poll() is None and not (killed / "recipe.yaml").exists():
             time.sleep(0.01)
         try:
-            process.wait(timeout=None if attempt > 6 else draw.uniform(0.1, 1.0))
+            process.wait(timeout=None if attempt > 3 else draw.uniform(0.1, 1.0))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -130,18 +131,63 @@ def test_distillation_pulls_the_student_towards_the_teacher(tiny_recipe, tmp_pat
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_teacher_never_moves_while_it_teaches(tiny_recipe, tmp_path):
-    teacher = fit(tiny_recipe, tmp_path / "teacher", "--training.epochs", "1")
-    recipe = load_recipe(
-        tiny_recipe, ["--distillation.teacher", str(teacher.folder), "--distillation.label.weight", "1"]
-    )
-    trainer = Trainer(recipe)
+METHODS = {
+    "non_target": {"warmup": 0.5},
+    "attention_maps": {"blocks": "all"},
+    "integrated": {"steps": 2, "durations_s": [0.25, 0.0]},
+    "distillation_token": {},
+}
+
+
+@pytest.fixture
+def taught(tiny_recipe, tmp_path):
+    """A recipe whose student learns by methods that look inside the teacher; its teacher is trained."""
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    recipe["training"]["epochs"], recipe["data"]["batch_size"] = 1, 2
+    recipe["model"] = {
+        **{"name": "memory_attention", "width": 16, "conv_blocks": 1, "stride": 4, "blocks": 1, "heads": 2},
+        **{"memory_slots": 8, "memory_heads": 1, "memory_key_dim": 8, "embedding_dim": 12},
+        "pooling": {"name": "class_token"},
+    }
+    (tmp_path / "teacher.yaml").write_text(yaml.safe_dump(recipe))
+    fit(tmp_path / "teacher.yaml", tmp_path / "teacher")
+    recipe["model"]["pooling"] = {"name": "class_distillation_token"}
+    recipe["distillation"] = {"teacher": str(tmp_path / "teacher"), **METHODS}
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump(recipe))
+    return tmp_path / "student.yaml"
+
+
+def test_the_teacher_never_moves_while_it_teaches(taught, tmp_path):
+    trainer = Trainer(load_recipe(taught, []))
     before = {name: tensor.clone() for name, tensor in trainer.teacher.model.state_dict().items()}
     trainer.fit(tmp_path / "student")
     after = trainer.teacher.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any("running_mean" in name for name in before)
     assert all(parameter.grad is None for parameter in trainer.teacher.model.parameters())
     assert not any(name.startswith("teacher") for name in trainer.module.state_dict())
+
+
+def test_a_student_stopped_within_an_epoch_resumes_bit_for_bit(taught, tmp_path, monkeypatch):
+    whole = fit(taught, tmp_path / "whole")
+    row = next(csv.DictReader((whole.folder / "metrics.csv").open()))
+    terms = ("non_target_rest", "attention_maps", "integrated_instance", "distillation_token")
+    assert all(float(row[f"loss/{name}"]) > 0 for name in terms)
+    monkeypatch.setattr(RunWriter, "checkpoint_due", lambda self: True)
+    original = RunWriter.checkpoint
+
+    def stop(self, progress):
+        original(self, progress)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunWriter, "checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(taught, tmp_path / "stopped")
+    monkeypatch.undo()
+    _, state = load_tensors(tmp_path / "stopped" / "checkpoint.safetensors")
+    assert 0 < state["progress"]["step"] < whole.summary["steps"]
+    fit(taught, tmp_path / "stopped", resume=True)
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
 def test_two_processes_train_one_model_with_the_same_command(tiny_recipe, tmp_path):
