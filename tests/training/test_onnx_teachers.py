@@ -1,5 +1,6 @@
 """ONNX teachers, each against a direct computation with Kaldi's own features."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -238,6 +239,12 @@ def test_a_student_learns_from_one(tiny_recipe, tmp_path, capfd):
     assert run.summary["parameters_added_for_training"] == 16 * DIM
     assert "80 log-mel bins at 16000 Hz" in capfd.readouterr().err
     assert load_run(run.folder).recipe.distillation.options.onnx.convention == "wespeaker"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "m.onnx")
+    with pytest.raises(ModelFileError, match="not a regular file"):
+        load_teacher(str(tmp_path / "m.onnx"), None, torch.device("cpu"))
 
 
 def test_another_rate_is_refused_before_training(tiny_recipe, tmp_path):

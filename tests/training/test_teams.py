@@ -226,7 +226,7 @@ def test_a_student_of_its_own_average_resumes_bit_for_bit(tiny_recipe, tmp_path,
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize("teachers", ["[a, self]", "[a, a]", "[a, '']"])
+@pytest.mark.parametrize("teachers", ["[a, self]", "[a, a]", "[a, ./a]", "[a, '']"])
 def test_odd_teams_are_refused(tiny_recipe, teachers):
     with pytest.raises(RecipeError, match="expected a team of different teachers, and self only alone"):
         load_recipe(tiny_recipe, ["--distillation.teacher", teachers, *TINY_STUDENT])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ class DistillationSettings:
             object.__setattr__(self, "teacher", self.teacher[0] if len(self.teacher) == 1 else tuple(self.teacher))
         if not self.teacher and not self.alongside:
             raise RecipeError("distillation.teacher: nothing given; expected the run folder of a trained teacher")
-        if len(self.teachers) > 1 and ({"", SELF} & set(self.teachers) or len(set(self.teachers)) < len(self.teachers)):
+        if len(self.teachers) > 1 and ({"", SELF} & set(self.teachers) or len(self._places) < len(self.teachers)):
             raise RecipeError(
                 f"distillation.teacher: {', '.join(name or 'nothing' for name in self.teachers)} given; expected a "
                 f"team of different teachers, and {SELF} only alone"
@@ -79,6 +80,10 @@ class DistillationSettings:
                 "distillation: speaker_weight 0 and no method's weight above 0 given, so that there is nothing to "
                 "learn; give one of them more"
             )
+
+    @property
+    def _places(self) -> set[str]:
+        return {os.path.realpath(name.removeprefix("hf:")) for name in self.teachers}
 
     @property
     def teachers(self) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ def load_onnx(path: Path, settings: OnnxSettings, device: torch.device) -> Teach
     Raises:
         ModelFileError: it cannot be read, or does not take what Parvox can give.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+        raise ModelFileError(f"{path}: not a regular file; expected an ONNX model")
     try:
         ours = CONTRACT_KEY.encode() in path.read_bytes()
     except OSError as error:
