@@ -214,7 +214,7 @@ def test_what_it_needs():
     ("values", "says"),
     [
         ({"temperatures": ()}, "temperatures: none given"),
-        ({"temperatures": (4.0, 0.0)}, "temperatures: 0.0 given; expected more than 0"),
+        ({"temperatures": (4.0, 0.0)}, "temperatures: 0.0 given; expected 0.001 to 1000"),
         ({"integrated_weight": -1}, "integrated_weight: -1 given"),
         ({"reading": "path", "cache": "maps"}, "cache: maps given with reading path"),
         ({"reading": "attributions", "map": "random"}, "map: random given with reading attributions"),

@@ -10,6 +10,7 @@ import torch
 from distillation_pairs import BINS, frozen, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from parvox.data.batch import Batch, Crop
 from parvox.data.whole import WholeUtterance
@@ -156,6 +157,29 @@ def test_a_damaged_shard_is_named(tmp_path):
         kept.read(["utt0"], [Crop(0, 1600, 1.0)], 3)
     shard.unlink()
     with pytest.raises(ModelFileError, match="gone or damaged"):
+        kept.read(["utt0"], [Crop(0, 1600, 1.0)], 3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda maps, bounds: (maps, bounds + 1), "other bounds than those of 2 utterances"),
+        (lambda maps, bounds: (maps, bounds[:-1]), "other bounds"),
+        (lambda maps, bounds: (maps, bounds[[0, 2, 1]]), "other bounds"),
+        (lambda maps, bounds: (maps, bounds.astype(np.float32)), "other bounds"),
+        (lambda maps, bounds: (maps[:, :2], bounds), "2 bins instead of 3"),
+        (lambda maps, bounds: (maps.ravel(), bounds), "gone or damaged"),
+        (lambda maps, bounds: (maps * np.float16("nan"), bounds), "values that are no numbers"),
+    ],
+)
+def test_a_shard_that_holds_something_else_is_named(tmp_path, spoil, says):
+    kept = cache(tmp_path, Speech([1600, 3200]))
+    kept.fill(numbered)
+    shard = kept.folder / "000000.safetensors"
+    tensors = load_file(shard)
+    maps, bounds = spoil(tensors["maps"], tensors["bounds"])
+    save_file({"maps": np.ascontiguousarray(maps), "bounds": bounds}, shard)
+    with pytest.raises(ModelFileError, match=says):
         kept.read(["utt0"], [Crop(0, 1600, 1.0)], 3)
 
 

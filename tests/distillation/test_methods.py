@@ -143,8 +143,8 @@ def test_a_projector_bridges_sizes_and_is_counted():
         (LabelSettings, {"weight": -1}, "weight: -1 given"),
         (LabelSettings, {"weight": math.nan}, "weight: nan given"),
         (LabelSettings, {"weight": math.inf}, "weight: inf given"),
-        (LabelSettings, {"temperature": math.inf}, "temperature: inf given; expected more than 0"),
-        (LabelSettings, {"temperature": 0}, "temperature: 0 given; expected more than 0"),
+        (LabelSettings, {"temperature": math.inf}, "temperature: inf given; expected 0.001 to 1000"),
+        (LabelSettings, {"temperature": 0}, "temperature: 0 given; expected 0.001 to 1000"),
         (EmbeddingSettings, {"weight": -0.5}, "weight: -0.5 given"),
     ],
 )

@@ -72,7 +72,7 @@ def test_what_it_needs():
     ("values", "says"),
     [
         ({"temperatures": ()}, "mlld.temperatures: none given"),
-        ({"temperatures": (2.0, 0.0)}, "mlld.temperatures: 0.0 given; expected more than 0"),
+        ({"temperatures": (2.0, 0.0)}, "mlld.temperatures: 0.0 given; expected 0.001 to 1000"),
         ({"class_weight": -1}, "mlld.class_weight: -1 given"),
     ],
 )

@@ -1,6 +1,7 @@
 """Heads for teachers that have none."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -191,6 +192,23 @@ def test_what_cannot_be_done_is_refused(fitted, prepared_tiny, tmp_path):
     with pytest.raises(RecipeError, match=r"head.passes: 0 given"):
         HeadSettings(passes=0)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_may_not_be_written_over_the_teacher_of_its_teachers_head(fitted, tiny_recipe, tmp_path):
+    folder, path, _ = fitted
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    given = ["--distillation.teacher", str(tmp_path / "elsewhere"), "--distillation.embedding.weight", "1"]
+    with pytest.raises(OutputError, match=r"holds the teacher, .*m.onnx; choose another --out"):
+        train(load_recipe(tiny_recipe, given), path.parent, overwrite=True)
+    assert path.is_file()
+
+
+def test_a_heads_folder_can_be_looked_at(fitted, capsys):
+    folder, path, _ = fitted
+    assert main(["info", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "speaker head of parvox fit-head" in said
+    assert f"teacher: {path}" in said
 
 
 def test_the_command(fitted, prepared_tiny, tmp_path, capsys):

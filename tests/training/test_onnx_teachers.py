@@ -1,11 +1,13 @@
 """ONNX teachers, each against a direct computation with Kaldi's own features."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
 
 import kaldi_native_fbank
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -239,6 +241,19 @@ def test_a_student_learns_from_one(tiny_recipe, tmp_path, capfd):
     assert run.summary["parameters_added_for_training"] == 16 * DIM
     assert "80 log-mel bins at 16000 Hz" in capfd.readouterr().err
     assert load_run(run.folder).recipe.distillation.options.onnx.convention == "wespeaker"
+
+
+def test_weights_beside_the_graph_count_in_the_checksum(tmp_path):
+    path = features_model(tmp_path / "m.onnx", SHERPA_WESPEAKER)
+    one = embedded(path)[0].checksum
+    assert one == hashlib.sha256(path.read_bytes()).hexdigest()
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="m.bin", size_threshold=100)
+    beside = embedded(path)[0].checksum
+    data = bytearray((tmp_path / "m.bin").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "m.bin").write_bytes(bytes(data))
+    assert len({one, beside, embedded(path)[0].checksum}) == 3
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):

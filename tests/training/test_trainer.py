@@ -88,6 +88,21 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tiny_recipe, tmp_p
     ]
 
 
+def test_a_run_that_is_terminated_leaves_nothing_half_written(tiny_recipe, tmp_path):
+    options = ["--training.epochs", "100000", "--training.evaluate_every", "100000", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "parvox", "train", str(tiny_recipe), *options], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (tmp_path / "run" / "checkpoint.safetensors").exists():
+        time.sleep(0.01)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, said
+    assert said.endswith("parvox: terminated\n")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left <= {"recipe.yaml", "speakers.json", "metrics.csv", "tensorboard", "checkpoint.safetensors"}
+
+
 def test_stopping_within_an_epoch_and_resuming_changes_nothing(tiny_recipe, tmp_path, monkeypatch):
     fit(tiny_recipe, tmp_path / "whole", "--training.accumulate", "2", "--data.utterances_per_epoch", "400")
     monkeypatch.setattr(RunWriter, "checkpoint_due", lambda self: True)

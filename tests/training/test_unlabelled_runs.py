@@ -127,6 +127,24 @@ def test_another_corpus_of_that_name_is_not_replaced(recipe_file, teacher, recor
     assert json.loads((tmp_path / "run-corpus" / "corpus.json").read_text())["importer"] == "csv"
 
 
+def test_recordings_of_an_earlier_run_are_neither_lost_nor_taken_for_others(
+    recipe_file, teacher, recordings, tmp_path, capsys, make_wav
+):
+    out, corpus = tmp_path / "run", tmp_path / "run-corpus" / "corpus.json"
+    assert distil(recipe_file, teacher, recordings, out, *EMBEDDING, "--training.epochs", "1") == 0
+    before = corpus.read_bytes()
+    (out / "summary.json").rename(tmp_path / "summary.json")  # as if it were unfinished
+    for number in range(20):
+        make_wav(tmp_path / "others" / f"{number}.wav", 1.0, kind="voice", seed=90 + number)
+    for name, options in (("run", ["--resume"]), ("gone", [])):
+        out.rename(tmp_path / name) if name != "run" else None
+        assert distil(recipe_file, teacher, tmp_path / "others", out, *EMBEDDING, *options) == 2
+        assert "was prepared from other recordings than" in capsys.readouterr().err
+        assert corpus.read_bytes() == before
+    assert distil(recipe_file, teacher, tmp_path / "others", out, *EMBEDDING, "--overwrite") == 0
+    assert corpus.read_bytes() != before
+
+
 def test_training_alone_needs_speakers(recipe_file, recordings, tmp_path, capsys):
     assert main(["prepare", "unlabelled", str(recordings), str(tmp_path / "corpus")]) == 0
     assert main(["train", str(recipe_file), "--corpus", str(tmp_path / "corpus"), "--out", str(tmp_path / "run")]) == 2

@@ -27,7 +27,7 @@ def info(path: Path, *, json: bool = False) -> None:
 
     Args:
         path: Model file (its checksum is checked), run folder of parvox train or distill, recipe (.yaml; its model is
-            shown layer by layer), or folder of parvox prepare.
+            shown layer by layer), or folder of parvox fit-head or prepare.
         json: Print one JSON object, with everything.
     """
     if os.path.isfile(path / "corpus.json"):  # Path.is_file raises for names that no system takes
@@ -72,22 +72,27 @@ def _contract_lines(contract: ModelContract) -> list[str]:
 
 
 def _run_folder(path: Path) -> tuple[dict[str, Any], str]:
-    """Summary and recipe, read as plain files: no torch needed."""
-    recipe_path, summary_path = path / "recipe.yaml", path / "summary.json"
+    """Summary and recipe of a run, or of a head; read as plain files: no torch needed."""
+    kind, what, name = ("run", "run folder", "recipe.yaml")
+    if (path / "head.yaml").is_file():
+        kind, what, name = ("head", "speaker head of parvox fit-head", "head.yaml")
+    recipe_path, summary_path = path / name, path / "summary.json"
     if not recipe_path.is_file():
-        raise ModelFileError(f"{path}: a folder without recipe.yaml; a run folder of parvox train or distill expected")
+        raise ModelFileError(
+            f"{path}: a folder without recipe.yaml; a run folder of parvox train, distill or fit-head expected"
+        )
     if not summary_path.is_file():
         raise ModelFileError(f"{path}: an unfinished run, without summary.json; finish it with --resume")
     try:
         recipe = recipe_path.read_text(encoding="utf-8")
         summary = json_format.loads(summary_path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        raise ModelFileError(f"{path}: recipe.yaml or summary.json is damaged; restore them or train again") from None
+        raise ModelFileError(f"{path}: {name} or summary.json is damaged; restore them or train again") from None
     if not isinstance(summary, dict):
         raise ModelFileError(f"{summary_path}: holds no JSON object; restore it or train again")
     rows = [(key, f"{value:.6g}" if isinstance(value, float) else str(value)) for key, value in summary.items()]
-    text = "\n".join([f"{path}: run folder", *aligned(rows), "", "recipe.yaml:", recipe.rstrip()])
-    return {"kind": "run", "path": str(path), "summary": summary, "recipe": recipe}, text
+    text = "\n".join([f"{path}: {what}", *aligned(rows), "", f"{name}:", recipe.rstrip()])
+    return {"kind": kind, "path": str(path), "summary": summary, "recipe": recipe}, text
 
 
 def _recipe(path: Path) -> tuple[dict[str, Any], str]:

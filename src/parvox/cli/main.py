@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
 
@@ -58,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:  # the process is ours
+        signal.signal(signal.SIGTERM, _terminated)
+        argv = sys.argv[1:]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2
@@ -87,6 +90,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:  # Python's own exit code for it, 1, is verify's "reject"
         return _fault(error)
+
+
+def _terminated(number: int, frame: object) -> None:
+    """Leave as an interrupt does, so that what was begun is put back and nothing half-written stays."""
+    print("parvox: terminated", file=sys.stderr)
+    raise SystemExit(128 + number)
 
 
 def _fault(error: Exception) -> int:

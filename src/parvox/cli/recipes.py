@@ -63,7 +63,7 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
 
         if not own["resume"]:
             refuse_overwrite(out, own["overwrite"])
-        prepare_unlabelled(recipe, Path(recordings), resume=own["resume"])
+        prepare_unlabelled(recipe, Path(recordings), resume=own["resume"], overwrite=own["overwrite"])
     run = train(recipe, out, resume=own["resume"], overwrite=own["overwrite"])
     if getattr(rank_zero_only, "rank", 0) != 0:  # several processes train, one speaks
         return

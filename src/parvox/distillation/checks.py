@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from parvox.distillation.contract import Pair
 from parvox.errors import RecipeError
 from parvox.models.speaker_model import SpeakerModel
 
+_MOST = 1_000_000
+_TEMPERATURES = 0.001, 1000.0
+
 
 def not_negative(method: str, **values: float) -> None:
-    """Raise `RecipeError` for the first of a method's values, by field, that is negative, infinite or no number."""
+    """Raise `RecipeError` for the first of a method's values, by field, that is negative, beyond sense or no number."""
     for field, value in values.items():
-        if not 0 <= value < math.inf:
-            raise RecipeError(f"distillation.{method}.{field}: {value} given; expected 0 or more")
+        if not 0 <= value <= _MOST:
+            raise RecipeError(f"distillation.{method}.{field}: {value} given; expected 0 or more, at most {_MOST:,}")
 
 
 def fraction(method: str, **values: float) -> None:
@@ -25,9 +27,10 @@ def fraction(method: str, **values: float) -> None:
 
 
 def positive_temperature(method: str, temperature: float, field: str = "temperature") -> None:
-    """Raise `RecipeError` for a temperature that is not above zero, or infinite."""
-    if not 0 < temperature < math.inf:
-        raise RecipeError(f"distillation.{method}.{field}: {temperature} given; expected more than 0")
+    """Raise `RecipeError` for a temperature at which posteriors in float32 say nothing any more."""
+    coldest, hottest = _TEMPERATURES
+    if not coldest <= temperature <= hottest:
+        raise RecipeError(f"distillation.{method}.{field}: {temperature} given; expected {coldest} to {hottest:g}")
 
 
 def expect_labels(method: str, pair: Pair) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import shutil
 import time
@@ -117,6 +118,8 @@ class MapCache:
         low, high = int(places.min()), int(places.max()) + 1
         part: np.ndarray = file.get_slice("maps")[first + low : first + high]
         wanted: np.ndarray = part[places - low]
+        if not np.isfinite(wanted).all():
+            raise self._damaged(self._path(shard), "values that are no numbers")
         return wanted
 
     def _shard(self, shard: int) -> tuple[Any, np.ndarray]:
@@ -125,15 +128,26 @@ class MapCache:
             path = self._path(shard)
             try:
                 file = safe_open(path, framework="np")
-                self._opened[shard] = file, file.get_tensor("bounds")
-            except (SafetensorError, OSError) as error:
-                raise ModelFileError(
-                    f"{path} is gone or damaged ({error}); delete {self.folder}, and the maps are computed anew"
-                ) from error
+                bounds, (frames, bins) = file.get_tensor("bounds"), file.get_slice("maps").get_shape()
+            except (SafetensorError, OSError, ValueError) as error:
+                raise self._damaged(path, str(error)) from error
+            utterances = min(len(self) - shard * _SHARD, _SHARD)
+            ends = bounds.tolist() if bounds.ndim == 1 else []
+            rising = all(isinstance(end, int) and end > start for start, end in itertools.pairwise(ends))
+            if len(ends) != utterances + 1 or not rising or (ends[0], ends[-1]) != (0, frames):
+                raise self._damaged(path, f"other bounds than those of {utterances} utterances in {frames} frames")
+            if bins != self._features.bins:
+                raise self._damaged(path, f"{bins} bins instead of {self._features.bins}")
+            self._opened[shard] = file, bounds
             if len(self._opened) > _MOST_OPEN:
                 self._opened.popitem(last=False)
         self._opened.move_to_end(shard)
         return self._opened[shard]
+
+    def _damaged(self, path: Path, how: str) -> ModelFileError:
+        return ModelFileError(
+            f"{path} is gone or damaged ({how}); delete {self.folder}, and the maps are computed anew"
+        )
 
     def _fill_shard(self, shard: int, make: Callable[[WholeUtterance], Tensor]) -> bool:
         """Compute a shard, unless it is there or another process is at it."""

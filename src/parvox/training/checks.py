@@ -13,6 +13,7 @@ from parvox.training.recipe import Recipe
 from parvox.training.run import Run
 from parvox.training.teacher_settings import SELF
 from parvox.training.teachers import Teacher, teacher_path
+from parvox.training.teachers.head import heads_teachers
 
 _SUMMARISED = {"parameters", "best_dev_eer", "seconds", "precision"}
 
@@ -46,8 +47,10 @@ def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
     given = [("the corpus", recipe.corpus), ("the run to start from", recipe.init)]
     given.append(("the frame classifier", getattr(recipe.model.encoder, "frame_classifier", "")))
     if recipe.distillation:
-        given += [("the teacher", str(teacher_path(name))) for name in recipe.distillation.teachers if name != SELF]
+        teachers = [teacher_path(name) for name in recipe.distillation.teachers if name != SELF]
+        given += [("the teacher", str(path)) for teacher in teachers for path in (teacher, *heads_teachers(teacher))]
         given.append(("the teacher's recipe", recipe.distillation.alongside))
+        given += [("maps", getattr(method, "cache", "")) for method in recipe.distillation.methods.values()]
     for what, folder in given:
         path = Path(os.path.realpath(folder))
         if folder and Path(os.path.realpath(out)) in (path, *path.parents):

@@ -49,7 +49,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         _expect(self.epochs >= 1, "epochs", self.epochs, "1 or more")
-        _expect(self.learning_rate > 0, "learning_rate", self.learning_rate, "more than 0")
+        _expect(0 < self.learning_rate <= 10, "learning_rate", self.learning_rate, "more than 0 and at most 10")
         _expect(
             0 < self.final_learning_rate <= self.learning_rate,
             "final_learning_rate",

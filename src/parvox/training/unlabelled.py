@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -26,18 +27,19 @@ def corpus_beside(out: Path) -> Path:
     return out.with_name(f"{out.name}-corpus")
 
 
-def prepare_unlabelled(recipe: Recipe, recordings: Path, *, resume: bool = False) -> None:
+def prepare_unlabelled(recipe: Recipe, recordings: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     """Prepare a folder of recordings as the corpus that a recipe names, if the recipe can do without labels.
 
     Args:
         recipe: Its corpus is what is written.
         recordings: A folder of any depth.
         resume: Take the corpus that an earlier call has left.
+        overwrite: Replace a corpus made from other recordings.
 
     Raises:
         RecipeError: a method needs labels, or several processes were started at once.
         CorpusError: the folder holds no usable recording.
-        OutputError: the corpus cannot be written, or something else lies there.
+        OutputError: the corpus cannot be written, or something else lies there, such as that of other recordings.
     """
     out = Path(recipe.corpus)
     if int(os.environ.get("LOCAL_RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -49,15 +51,31 @@ def prepare_unlabelled(recipe: Recipe, recordings: Path, *, resume: bool = False
         )
     expect_no_labels_needed(recipe)
     if (out / INFO).is_file():
-        found = PreparedCorpus.load(out).info.importer
-        if found != IMPORTER:
-            raise OutputError(f"{out} is a corpus of kind {found}, which is not replaced; choose another --out")
+        found = PreparedCorpus.load(out)
+        if found.info.importer != IMPORTER:
+            raise OutputError(
+                f"{out} is a corpus of kind {found.info.importer}, which is not replaced; choose another --out"
+            )
+        if not _made_from(found, recordings) and (resume or not overwrite):
+            raise OutputError(
+                f"{out} was prepared from other recordings than {recordings}; give those, choose another --out, or "
+                "begin anew with --overwrite"
+            )
         if resume:
             return
     settings = PrepareSettings(sample_rate_hz=recipe.model.features.sample_rate_hz)
     corpus = prepare(IMPORTER, recordings, out, settings, overwrite=True)
     if not corpus.splits:
         raise CorpusError(f"{recordings} holds no usable speech; see {out / 'rejected.csv'}")
+
+
+def _made_from(corpus: PreparedCorpus, recordings: Path) -> bool:
+    """Whether the first utterance of a corpus is of a folder of recordings; an empty corpus is of any."""
+    sources = [source.source for cut in itertools.islice(corpus.cuts("train"), 1) for source in cut.recording.sources]
+    return all(
+        any(Path(real(source)).is_relative_to(real(recordings)) for real in (os.path.abspath, os.path.realpath))
+        for source in sources
+    )
 
 
 def expect_no_labels_needed(recipe: Recipe) -> None:

@@ -35,7 +35,7 @@ def load_head(folder: Path, student: SpeakerModel | None, device: torch.device) 
     from parvox.training.teachers import load_teacher
 
     try:
-        _expect_no_circle(folder)
+        heads_teachers(folder)
         told = read_yaml(folder / HEAD)
         name, checksum, loss = str(told["teacher"]), told["checksum"], dict(told["loss"])
         options = {
@@ -65,13 +65,20 @@ def load_head(folder: Path, student: SpeakerModel | None, device: torch.device) 
     return teacher
 
 
-def _expect_no_circle(folder: Path) -> None:
-    """Raise `RecipeError` for a head whose teacher has a head, and so on, that is this one again."""
+def heads_teachers(folder: Path) -> list[Path]:
+    """Whose head a folder of `parvox fit-head` is; that may have a head too, and so on. Nobody for other teachers.
+
+    Raises:
+        RecipeError: a head is, in the end, its own teacher, or its file is damaged.
+    """
     from parvox.training.teachers import teacher_path
 
+    found: list[Path] = []
     passed: set[str] = set()
     while (folder / HEAD).is_file():
         if os.path.realpath(folder) in passed:
             raise RecipeError("its teacher is, in the end, itself")
         passed.add(os.path.realpath(folder))
-        folder = teacher_path(str(read_yaml(folder / HEAD)["teacher"]))
+        folder = teacher_path(str(read_yaml(folder / HEAD).get("teacher")))
+        found.append(folder)
+    return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from torch import Tensor
 
 from parvox.distillation.contract import Side
@@ -92,7 +95,7 @@ class OnnxTeacher(Teacher):
         self.convention = convention(path, given.shape, metadata, settings)
         self.note = self.convention.note + _where(session, device)
         self.sample_rate_hz = self.convention.sample_rate_hz
-        self.checksum = file_checksum(path)
+        self.checksum = _checksum(path)
         features = self.convention.features
         self._fbank = None if features is None else Fbank(features).to(device)
         if features is not None:
@@ -145,6 +148,14 @@ class OnnxTeacher(Teacher):
                 "embedding; name another as onnx.output"
             )
         return sizes.pop()
+
+
+def _checksum(path: Path) -> str:
+    """SHA-256 of a graph and, where they lie in files beside it, of its weights."""
+    graph = onnx.load(path, load_external_data=False).graph
+    beside = {ExternalDataInfo(tensor).location for tensor in graph.initializer if uses_external_data(tensor)}
+    sums = [file_checksum(each) for each in (path, *(path.parent / name for name in sorted(beside)))]
+    return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 def _only_input(path: Path, session: Any) -> Any:
