@@ -130,41 +130,59 @@ def ratio(above: Key, below: Key, runs: Runs) -> Estimate | None:
 
 
 def print_table(lines: list[Line]) -> None:
-    """The comparison as Markdown, one table a group."""
+    """Error rates and ratios as Markdown, one table a group; then minDCF and costs of all."""
     for group in dict.fromkeys(line.group for line in lines):
         ours = [line for line in lines if line.group == group]
         names = list(dict.fromkeys(line.condition for line in ours))
-        heads = ["row", "seeds", *(f"EER {name}" for name in names), "each seed"]
-        heads += ["/ none", "/ better plain", "/ teacher", "minDCF", "added", "s a step"]
-        print(f"\n### {group}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        print(f"\n### {group}\n")
+        _print_row("row", *names, "each seed", "/ alone", "/ better plain", "/ teacher")
+        _print_row("---", *["---:"] * (len(names) + 4))
         for row in dict.fromkeys(line.row for line in ours):
             by_condition = {line.condition: line for line in ours if line.row == row}
-            clean = by_condition.get(CLEAN) or by_condition[ALL]
-            cells = [row, str(len(clean.seeds)), *(_rate(by_condition[name].eer) for name in names)]
-            cells += [", ".join(f"{100 * eer:.1f}" for eer in clean.seeds)]
-            cells += [_plain(clean.ratios.get(name)) for name in ("none", "plain", "teacher")]
-            cells += [_plain(clean.min_dcf), f"{clean.added:,}", f"{clean.step_s:.2f}"]
-            print(f"| {' | '.join(cells)} |")
-    print("\nEER in %, mean over the seeds [95 % by speaker]. Ratios are of EERs clean, or of all kinds, seed by seed.")
+            first = _first(by_condition)
+            ratios = [_plain(first.ratios.get(name)) for name in ("none", "plain", "teacher")]
+            seeds = ", ".join(f"{100 * eer:.1f}" for eer in first.seeds)
+            _print_row(row, *(_rate(by_condition[name].eer) for name in names), seeds, *ratios)
+    print(
+        "\nEER in %, mean over the seeds [95 % by speaker]. Ratios are of EERs clean, or of all kinds, seed by seed.\n"
+    )
+    _print_row("row", "minDCF", "parameters added", "seconds a step")
+    _print_row("---", "---:", "---:", "---:")
+    for group, row in dict.fromkeys((line.group, line.row) for line in lines):
+        first = _first({line.condition: line for line in lines if (line.group, line.row) == (group, row)})
+        _print_row(f"{group}/{row}", _plain(first.min_dcf), f"{first.added:,}", f"{first.step_s:.2f}")
+
+
+def _first(by_condition: Mapping[str, Line]) -> Line:
+    """The condition that rows are compared by."""
+    return by_condition.get(CLEAN) or by_condition[ALL]
+
+
+def _print_row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |")
 
 
 def print_expected(expected: Iterable[Expected], runs: Runs) -> None:
     """What papers lead one to expect, and what was found, as Markdown."""
-    print("\n| ratio of EER | expected | found [95 %] | seeds |\n|---|---:|---:|---:|")
+    print()
+    _print_row("ratio of EER", "expected", "found [95 %]", "seeds")
+    _print_row("---", "---:", "---:", "---:")
     for each in expected:
         first = ALL if (each.row[0], each.row[1], ALL) in runs else CLEAN
         above = (*each.row, first)
         below = best_of([(*row, first) for row in each.against], runs)
         if above in runs and below is not None:
             found = ratio(above, below, runs)
-            print(f"| {each.what} | {each.ratio} | {_plain(found)} | {len(runs[above])} |")
+            seeds = min(len(runs[key]) for key in (above, below) if key[1] != TEACHER)
+            _print_row(each.what, each.ratio, _plain(found), str(seeds))
 
 
 def print_tuning(found: Iterable[dict[str, Any]]) -> None:
     """What was tried on the dev speakers, as Markdown."""
-    print("| row | EER clean, dev |\n|---|---:|")
+    _print_row("row", "EER clean, dev")
+    _print_row("---", "---:")
     for each in found:
-        print(f"| {each['group']}/{each['row']} | {100 * float(each['eer']):.2f} |")
+        _print_row(f"{each['group']}/{each['row']}", f"{100 * float(each['eer']):.2f}")
 
 
 def _run(row: dict[str, Any], conditions: Callable[[str, int], Conditions | Kinds], work: Path, split: str) -> Run:
