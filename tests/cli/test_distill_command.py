@@ -85,7 +85,12 @@ def give(here, student, teacher, *options):
     [
         ("bc_cmt", "same", ["label.temperature", "0"], "distillation.label.temperature: 0.0 given; expected 0.001 to"),
         ("bc_cmt", "same", ["dkd.temperature", "0"], "distillation.dkd.temperature: 0.0 given; expected 0.001 to 1000"),
-        ("bc_cmt", "same", ["mlld.temperatures", "[2, 0]"], "distillation.mlld.temperatures: 0.0 given; expected 0.001"),
+        (
+            "bc_cmt",
+            "same",
+            ["mlld.temperatures", "[2, 0]"],
+            "distillation.mlld.temperatures: 0.0 given; expected 0.001",
+        ),
         ("bc_cmt", "same", ["non_target.gamma", "-2"], "distillation.non_target.gamma: -2.0 given; expected 0 or more"),
         ("bc_cmt", "same", ["relational.weight", "-1"], "distillation.relational.weight: -1.0 given; expected 0 or"),
         ("bc_cmt", "same", ["non_target.non_targets", "600"], "non_targets: 600 given; expected at most"),

@@ -127,3 +127,23 @@ def test_every_recipe_of_the_repository_fits_together(path):
     overrides = ["--distillation.teacher", "runs/teacher"] if "distillation:" in path.read_text() else []
     recipe = load_recipe(path, overrides)
     SpeakerModel(recipe.model)
+
+
+@pytest.mark.parametrize("word", [["--distillation.non_target", "none"], ["--distillation.non_target=none"]])
+def test_a_method_of_the_recipe_can_be_taken_out(word):
+    given = ["--corpus", "c", *word, "--distillation.embedding.weight", "30"]
+    assert list(load_recipe(ROOT / "recipes" / "student.yaml", given).distillation.methods) == ["embedding"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--distillation.non_target", "none"], "no method given"),
+        (["--distillation.non_target", "null"], "expected --distillation.non_target none, which takes the method out"),
+        (["--distillation.non_target"], "expected --distillation.non_target none"),
+        (["--distillation.nontarget", "none"], "unknown distillation method 'nontarget': did you mean 'non_target'"),
+    ],
+)
+def test_what_takes_no_method_out_is_told(words, says):
+    with pytest.raises(RecipeError, match=says):
+        load_recipe(ROOT / "recipes" / "student.yaml", ["--corpus", "c", *words])

@@ -80,7 +80,8 @@ def prepare(
     Args:
         importer: What lies in ROOT: folder (a folder for each speaker, of any depth below), csv (manifest.csv, or
             folders that have one), a known corpus, musan or rirs, whose result serves as --noise or --rirs of another
-            corpus, or unlabelled: any recordings, to distil from without knowing who speaks.
+            corpus, or unlabelled: any recordings, to distil from without knowing who speaks. Without any recordings,
+            parvox demo makes synthetic voices.
         root: The folder of recordings; nothing is written there.
         out: The folder to write.
         join: Phrases joined from recordings of single words.

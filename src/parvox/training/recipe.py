@@ -244,6 +244,7 @@ def parse_recipe(
     default_pooling = getattr(encoder.settings, "default_pooling")  # noqa: B009
     pooling = POOLINGS[chosen(argv, "model.pooling.name", _section(model, "pooling", "model."), default_pooling)]
     loss = LOSSES[chosen(argv, "loss.name", _section(data, "loss"), DEFAULT_LOSS)]
+    data, argv = _taken_out(data, argv)
     methods = _methods(data, argv)
 
     parser = Parser(prog=prog, description=description, usage=f"{prog} [RECIPE.yaml] [options]")
@@ -368,6 +369,25 @@ def _methods(data: dict[str, Any], argv: list[str]) -> list[str]:
             if name not in (*names, *_RESERVED):
                 names.append(name)
     return [METHODS[name].name for name in names]
+
+
+def _taken_out(data: dict[str, Any], argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Recipe and overrides without the methods that ``--distillation.METHOD none`` takes out of the recipe."""
+    section, kept = dict(_section(data, "distillation")), []
+    words = iter(argv)
+    for word in words:
+        key, equals, value = word.partition("=")
+        name = key.removeprefix("--distillation.")
+        if name == key or name in _RESERVED or "." in name:
+            kept.append(word)
+            continue
+        if (value if equals else next(words, "")) != "none":
+            raise RecipeError(
+                f"{word} given; expected --{key.lstrip('-')} none, which takes the method out of the recipe, or one of "
+                f"its settings, such as --distillation.{name}.weight"
+            )
+        section.pop(METHODS[name].name, None)
+    return ({**data, "distillation": section} if section else data), kept
 
 
 def add_choice(parser: Parser, registry: Registry[Any], name: str, prefix: str, settings: type) -> None:
