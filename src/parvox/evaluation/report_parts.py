@@ -40,7 +40,7 @@ def systems_table(evaluation: Evaluation, more: Table) -> str:
                 f"{_swatch(number)}{escape(system.name)}{badge}",
                 two_lines(system.eer.percent()),
                 *(two_lines(system.min_dcf[p].plain()) for p in priors),
-                f"{system.eer_threshold:.3f}",
+                f"{system.eer_threshold:.4f}",
                 *[_count(system.parameters)] * sizes,
                 *(escape(extra.get(system.name, {}).get(column, "")) for column in columns),
             ]
@@ -144,12 +144,12 @@ def thresholds(evaluation: Evaluation) -> str:
             if each.threshold is None:
                 rows.append([place, escape(each.purpose), "unknown", "", "", f"<em>{escape(each.advice)}</em>"])
                 continue
-            span = "" if each.interval is None else f" [{each.interval.low:.3f}, {each.interval.high:.3f}]"
+            span = "" if each.interval is None else f" [{each.interval.low:.4f}, {each.interval.high:.4f}]"
             rows.append(
                 [
                     place,
                     escape(each.purpose),
-                    two_lines(f"{each.threshold:.3f}{span}"),
+                    two_lines(f"{each.threshold:.4f}{span}"),
                     *_rate_cells(each.rates),
                     escape(each.advice),
                 ]

@@ -263,7 +263,7 @@ class Evaluation:
                 system.name,
                 system.eer.percent(),
                 *(system.min_dcf[p].plain() for p in priors),
-                f"{system.eer_threshold:.3f}",
+                f"{system.eer_threshold:.4f}",
             ]
             for system in self.systems
         ]
