@@ -62,6 +62,15 @@ def test_a_size_tells_what_to_write_in_a_recipe(capsys):
     assert "size: b0, b1, b2 (default: b0)" in told
 
 
+def test_a_model_tells_what_goes_with_it(capsys):
+    assert main(["models", "memory_attention", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pooling"], told["head"]) == ("class_token", "linear")
+    assert set(told["poolings"]) == {entry.name for entry in POOLINGS} - {"fsd_asp"}
+    assert main(["models", "xvector"]) == 0
+    assert "poolings that go with it: attentive_statistics, mean, mqmha, statistics\n" in capsys.readouterr().out
+
+
 def test_an_unknown_name_is_one_line(capsys):
     assert main(["models", "resnet43"]) == 2
     said = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json as json_format
@@ -108,7 +109,8 @@ def describe(name: str, *, json: bool = False) -> None:
         raise RecipeError(f"unknown name {name!r}: {nearest(name, known)}")
     for told in found:
         if told["kind"] == "model":
-            told |= _model(name, SIZES.get(name, Configuration(encoder=name)))
+            made = SIZES.get(name, Configuration(encoder=name))
+            told |= _model(name, made) | {"poolings": _fitting(made)}
     if json:
         print(json_format.dumps(found[0] if len(found) == 1 else found))
     else:
@@ -137,9 +139,21 @@ def _model(name: str, made: Configuration) -> dict[str, Any]:
         "feature_macs_1s": costs.feature_macs,
         "embedding_dim": settings.embedding_dim,
         "pooling": POOLINGS.name_of(settings.pooling),
+        "head": settings.head,
         "least_s": model.min_samples / settings.features.sample_rate_hz,
         "source": ENCODERS[made.encoder].source,
     }
+
+
+def _fitting(made: Configuration) -> list[str]:
+    """Names of the poolings that read what an encoder gives."""
+    settings = made.settings()
+    encoder, found = settings.encoder.build(settings.features.bins), []
+    for entry in _sorted(POOLINGS):
+        with contextlib.suppress(RecipeError):
+            entry.settings().build(encoder)
+            found.append(entry.name)
+    return found
 
 
 def _pooling(entry: Entry) -> dict[str, Any]:
@@ -218,6 +232,13 @@ def _text(told: dict[str, Any]) -> str:
         lines += [
             f"{told['parameters']:,} parameters; for 1 s of speech {millions(told['macs_1s'])} multiply-accumulates, "
             f"and {millions(told['feature_macs_1s'])} for features; {told['least_s']:.3f} s of speech or more",
+            *textwrap.wrap(
+                f"unless said otherwise: embeddings of {told['embedding_dim']} (model.embedding_dim), head "
+                f"{told['head']} (model.head), pooling {told['pooling']} (model.pooling.name)",
+                width,
+            ),
+            *textwrap.wrap(f"poolings that go with it: {', '.join(told['poolings'])}", width),
+            "accuracy and speed beside the others': docs/models.md",
             "",
             yaml.safe_dump({"model": told["recipe"]}, sort_keys=False).rstrip(),
             "",
