@@ -233,7 +233,11 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "unknown model": (recipe("xvector", "xvectr"), TRAIN, "did you mean 'xvector'"),
     "a seed too large": (nothing, [*TRAIN, "--seed", "9" * 30], "seed: 999"),
     "a model too large": (nothing, [*TRAIN, "--model.embedding_dim", "9" * 12], "out of memory"),
-    "training diverges": (nothing, [*TRAIN, "--training.learning_rate", "1e30"], "no longer finite"),
+    "training diverges": (
+        nothing,
+        [*TRAIN, "--training.learning_rate", "10", "--training.weight_decay", "1e30"],
+        "no longer finite",
+    ),
     "a recipe nested too deeply": (text("r.yaml", "model: " + "[" * 5000), TRAIN, "nested too deeply"),
     "a field given twice": (recipe("epochs: 1", "epochs: 1\n  epochs: 2"), TRAIN, "epochs stands there twice"),
     "a misspelt empty section": (recipe("training:", "trainign: {}\ntraining:"), TRAIN, "did you mean 'training'"),
