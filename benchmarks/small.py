@@ -35,7 +35,8 @@ from parvox.export import export_model
 from parvox.export.speed import milliseconds
 from parvox.processors import available_processors
 from parvox.runtime.model_file import read_contract
-from parvox.training.recipe import load_recipe, read_yaml
+from parvox.training.recipe import load_recipe
+from parvox.training.recipe_parsing import read_yaml
 from parvox.training.run import Run
 from parvox.training.trainer import train
 from picture import Point, draw

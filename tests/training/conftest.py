@@ -2,6 +2,8 @@ import csv
 
 import pytest
 
+from parvox.training.run_writer import RunWriter
+
 TINY = """
 seed: 5
 model:
@@ -46,3 +48,24 @@ def prepared_phrases(tiny_tree, tmp_path_factory):
     settings = PrepareSettings(dev_speakers=3, test_speakers=3, text_dependent=True)
     prepare("csv", folder, folder / "prepared", settings)
     return folder / "prepared"
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Trains until the first checkpoint, as an interrupt right after it would leave a run."""
+
+    def until_checkpoint(work, *, within_epoch=False):
+        real = RunWriter.checkpoint
+
+        def stop(self, progress):
+            real(self, progress)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunWriter, "checkpoint", stop)
+            if within_epoch:
+                patch.setattr(RunWriter, "checkpoint_due", lambda self: True)
+            with pytest.raises(KeyboardInterrupt):
+                work()
+
+    return until_checkpoint

@@ -13,7 +13,8 @@ from parvox.distillation.embedding import EmbeddingSettings
 from parvox.distillation.label import LabelSettings
 from parvox.errors import OutputError, RecipeError
 from parvox.training.module import TrainedModule
-from parvox.training.recipe import build_recipe, load_recipe, parse_recipe
+from parvox.training.recipe import build_recipe, load_recipe
+from parvox.training.recipe_parsing import parse_recipe
 from parvox.training.run import load_run
 from parvox.training.teachers import Inputs
 from parvox.training.teachers.alongside import AlongsideTeacher, stopped
@@ -162,20 +163,11 @@ def test_a_whole_run_leaves_two(recipe, tmp_path):
     assert 0 <= teacher.summary["best_dev_eer"] <= 1
 
 
-def test_it_resumes_bit_for_bit_and_only_with_the_same_teacher(recipe, tmp_path, monkeypatch):
+def test_it_resumes_bit_for_bit_and_only_with_the_same_teacher(recipe, tmp_path, interrupted):
     erased = ("random_erasing_probability", 0.5), ("random_erasing_teacher", "own")
     recipe = dataclasses.replace(recipe, augmentation=dataclasses.replace(recipe.augmentation, **dict(erased)))
     whole = train(recipe, tmp_path / "whole")
-    real = Trainer._end_epoch
-
-    def interrupted(self, epoch, *args):
-        real(self, epoch, *args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_end_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "stopped")
-    monkeypatch.undo()
+    interrupted(lambda: train(recipe, tmp_path / "stopped"))
     path = tmp_path / "teacher.yaml"
     path.write_text(TEACHER.replace("margin: 0.1", "margin: 0.2"))
     with pytest.raises(OutputError, match="begun with another recipe"):

@@ -7,7 +7,6 @@ import torch
 
 from parvox.errors import OutputError, RecipeError
 from parvox.training.recipe import load_recipe
-from parvox.training.run_writer import RunWriter
 from parvox.training.teachers import Inputs
 from parvox.training.trainer import Trainer, train
 
@@ -31,7 +30,7 @@ def weights(run):
     return (run.folder / "model.safetensors").read_bytes()
 
 
-def test_maps_are_kept_and_every_run_gives_the_same_student(tiny_recipe, teacher, tmp_path, capfd, monkeypatch):
+def test_maps_are_kept_and_every_run_gives_the_same_student(tiny_recipe, teacher, tmp_path, capfd, interrupted):
     options = ["--distillation.integrated.cache", str(tmp_path / "maps"), "--distillation.integrated.map", "random"]
     first = fit(tiny_recipe, teacher, tmp_path / "first", *options)
     told = capfd.readouterr().err
@@ -43,16 +42,7 @@ def test_maps_are_kept_and_every_run_gives_the_same_student(tiny_recipe, teacher
     for name in ("integrated_plain_instance", "integrated_instance", "integrated_class", "integrated_batch"):
         assert float(rows[-1][f"loss/{name}"]) > 0
 
-    original = RunWriter.checkpoint
-
-    def stop(self, progress):
-        original(self, progress)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunWriter, "checkpoint", stop)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tiny_recipe, teacher, tmp_path / "stopped", *options)
-    monkeypatch.setattr(RunWriter, "checkpoint", original)
+    interrupted(lambda: fit(tiny_recipe, teacher, tmp_path / "stopped", *options))
     assert weights(fit(tiny_recipe, teacher, tmp_path / "stopped", *options, resume=True)) == weights(first)
     assert [shard.stat().st_mtime_ns for shard in shards] == written
 

@@ -37,23 +37,14 @@ def test_pairs_are_the_classes_of_the_run_and_of_its_student(recipe, tmp_path):
         Trainer(recipe("--init", str(teacher.folder)))
 
 
-def test_a_phrase_head_is_resumed_and_not_kept(recipe, tmp_path, monkeypatch):
+def test_a_phrase_head_is_resumed_and_not_kept(recipe, tmp_path, interrupted):
     settings = recipe("--training.phrase_weight", "0.5", "--training.epochs", "2", "--loss.sub_centres", "2")
     whole = train(settings, tmp_path / "whole")
     rows = list(csv.DictReader((whole.folder / "metrics.csv").open()))
     assert float(rows[-1]["loss/phrase"]) > 0
     assert whole.summary["parameters_added_for_training"] == 3 * 16
     assert len(whole.speakers) == 6
-    real = Trainer._end_epoch
-
-    def interrupted(self, epoch, *args):
-        real(self, epoch, *args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_end_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(settings, tmp_path / "stopped")
-    monkeypatch.undo()
+    interrupted(lambda: train(settings, tmp_path / "stopped"))
     resumed = train(settings, tmp_path / "stopped", resume=True)
     name = "model.safetensors"
     assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()

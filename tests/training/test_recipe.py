@@ -5,7 +5,8 @@ import yaml
 
 from parvox.errors import ParvoxError, RecipeError
 from parvox.models import SpeakerModel
-from parvox.training.recipe import build_recipe, load_recipe, parse_recipe, read_yaml
+from parvox.training.recipe import build_recipe, load_recipe
+from parvox.training.recipe_parsing import parse_recipe, read_yaml
 
 BASE = {
     "corpus": "prepared",

@@ -17,7 +17,6 @@ from parvox.models import ENCODERS, POOLINGS, ModelSettings, SpeakerModel
 from parvox.models.frontend import FbankSettings
 from parvox.training.checkpoint import load_tensors
 from parvox.training.recipe import load_recipe
-from parvox.training.run_writer import RunWriter
 from parvox.training.teacher_settings import AverageSettings, TeacherOptions, TeamSettings
 from parvox.training.teachers import load_teachers
 from parvox.training.teachers.average import AverageTeacher
@@ -198,26 +197,13 @@ def test_a_student_of_two_runs(tiny_recipe, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_a_student_of_its_own_average_resumes_bit_for_bit(tiny_recipe, tmp_path, monkeypatch):
+def test_a_student_of_its_own_average_resumes_bit_for_bit(tiny_recipe, tmp_path, interrupted):
     options = ["--distillation.teacher", "self", "--distillation.average.decay", "0.9", *TINY_STUDENT]
     recipe = load_recipe(tiny_recipe, options)
     whole = train(recipe, tmp_path / "whole")
     rows = list(csv.DictReader((whole.folder / "metrics.csv").open()))
     assert all(float(row["loss/label_kl"]) > 0 for row in rows)
-    monkeypatch.setattr(RunWriter, "checkpoint_due", lambda self: True)
-    original = RunWriter.checkpoint
-
-    class Stop(Exception):
-        pass
-
-    def stop(self, progress):
-        original(self, progress)
-        raise Stop
-
-    monkeypatch.setattr(RunWriter, "checkpoint", stop)
-    with pytest.raises(Stop):
-        train(recipe, tmp_path / "stopped")
-    monkeypatch.setattr(RunWriter, "checkpoint", original)
+    interrupted(lambda: train(recipe, tmp_path / "stopped"), within_epoch=True)
     tensors, state = load_tensors(tmp_path / "stopped" / "checkpoint.safetensors")
     assert 0 < state["progress"]["step"] < 20
     assert not torch.equal(tensors["average/model.head.0.weight"], tensors["module/model.head.0.weight"])

@@ -183,22 +183,12 @@ def test_the_teacher_never_moves_while_it_teaches(taught, tmp_path):
     assert not any(name.startswith("teacher") for name in trainer.module.state_dict())
 
 
-def test_a_student_stopped_within_an_epoch_resumes_bit_for_bit(taught, tmp_path, monkeypatch):
+def test_a_student_stopped_within_an_epoch_resumes_bit_for_bit(taught, tmp_path, interrupted):
     whole = fit(taught, tmp_path / "whole")
     row = next(csv.DictReader((whole.folder / "metrics.csv").open()))
     terms = ("non_target_rest", "attention_maps", "integrated_instance", "distillation_token")
     assert all(float(row[f"loss/{name}"]) > 0 for name in terms)
-    monkeypatch.setattr(RunWriter, "checkpoint_due", lambda self: True)
-    original = RunWriter.checkpoint
-
-    def stop(self, progress):
-        original(self, progress)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunWriter, "checkpoint", stop)
-    with pytest.raises(KeyboardInterrupt):
-        fit(taught, tmp_path / "stopped")
-    monkeypatch.undo()
+    interrupted(lambda: fit(taught, tmp_path / "stopped"), within_epoch=True)
     _, state = load_tensors(tmp_path / "stopped" / "checkpoint.safetensors")
     assert 0 < state["progress"]["step"] < whole.summary["steps"]
     fit(taught, tmp_path / "stopped", resume=True)
@@ -352,20 +342,11 @@ def test_a_failed_run_stays_only_if_it_can_be_resumed(tiny_recipe, tmp_path, mon
     fit(tiny_recipe, tmp_path / "run", resume=True)
 
 
-def test_a_run_resumes_only_with_the_teacher_it_was_begun_with(tiny_recipe, tmp_path, monkeypatch):
+def test_a_run_resumes_only_with_the_teacher_it_was_begun_with(tiny_recipe, tmp_path, interrupted):
     once = ["--training.epochs", "1"]
     teacher = fit(tiny_recipe, tmp_path / "teacher", *once).folder
     taught = ["--distillation.teacher", str(teacher), "--distillation.embedding.weight", "1", "--training.epochs", "2"]
-    real = Trainer._end_epoch
-
-    def interrupted(self, epoch, *args):
-        real(self, epoch, *args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_end_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fit(tiny_recipe, tmp_path / "run", *taught)
-    monkeypatch.undo()
+    interrupted(lambda: fit(tiny_recipe, tmp_path / "run", *taught))
     before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
     fit(tiny_recipe, teacher, *once, "--seed", "6", overwrite=True)
     with pytest.raises(OutputError, match="cannot be resumed: the teacher has changed"):

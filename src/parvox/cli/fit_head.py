@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     from parvox.data import AugmentationSettings, DataSettings
     from parvox.losses import LOSSES
     from parvox.training.fit_head import HeadRecipe, HeadSettings, fit_head
-    from parvox.training.recipe import DEFAULT_LOSS, add_choice, chosen
+    from parvox.training.recipe_parsing import DEFAULT_LOSS, add_choice, chosen
     from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions
 
     kinds = {name: TEACHER_SECTIONS[name] for name in ("onnx", "transformers")}

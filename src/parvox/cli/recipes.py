@@ -21,7 +21,8 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
         description: For ``--help``.
         distil: Whether the recipe must have a distillation section (or must not).
     """
-    from parvox.training.recipe import build_recipe, parse_recipe
+    from parvox.training.recipe import build_recipe
+    from parvox.training.recipe_parsing import parse_recipe
 
     path = Path(argv[0]) if argv and not argv[0].startswith("-") else None
     options = argv[1:] if path else argv

@@ -217,10 +217,12 @@ class IntegratedDistillation(DistillationMethod):
             score = true_speaker_score(side.model, side.classifier, teacher.labels, self.settings.target)
             with evaluating(side.model):
                 found = list(attributions(score, teacher.features, lengths, self.settings, differentiable=learns))
-            # float64, because squares of a hopeless score's attributions underflow in float32
-            directions.append(nn.functional.normalize(torch.stack(found).mean(0).double().flatten(1), eps=1e-30))
+            mean = torch.stack(found).mean(0).float().flatten(1)
+            # A hopeless score's attributions are so small that their squares underflow; a direction has no size.
+            size = mean.detach().abs().amax(1, keepdim=True).clamp(min=torch.finfo(mean.dtype).tiny)
+            directions.append(nn.functional.normalize(mean / size, eps=1e-30))
         ours, theirs = directions
-        return (theirs - ours).square().sum(1).mean().float()
+        return (theirs - ours).square().sum(1).mean()
 
     def _levels(self, name: str, student: View, teacher: View, weight: float) -> dict[str, Tensor]:
         settings = self.settings

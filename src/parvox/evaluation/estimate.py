@@ -19,9 +19,9 @@ class Estimate:
         """As a percentage, with the interval: ``2.31 % [1.80, 2.95]``."""
         return _with_interval(f"{100 * self.value:.2f} %", self.interval, lambda x: f"{100 * x:.2f}")
 
-    def plain(self) -> str:
+    def plain(self, digits: int = 3) -> str:
         """As a number, with the interval: ``0.231 [0.180, 0.295]``."""
-        return _with_interval(f"{self.value:.3f}", self.interval, lambda x: f"{x:.3f}")
+        return _with_interval(f"{self.value:.{digits}f}", self.interval, lambda x: f"{x:.{digits}f}")
 
     def signed(self) -> str:
         """As a difference, with the interval: ``+0.031 [-0.020, +0.082]``."""

@@ -11,8 +11,8 @@ from parvox.models import SpeakerModel
 from parvox.training import run as names
 from parvox.training.recipe import Recipe
 from parvox.training.run import Run
-from parvox.training.teacher_settings import SELF
-from parvox.training.teachers import Teacher, teacher_path
+from parvox.training.teacher_settings import SELF, teacher_path
+from parvox.training.teachers import Teacher
 from parvox.training.teachers.head import heads_teachers
 
 _SUMMARISED = {"parameters", "best_dev_eer", "seconds", "precision"}
@@ -76,22 +76,18 @@ def expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
         )
 
 
-def expect_teacher_rate(teacher: Teacher, corpus_rate_hz: int) -> None:
-    """Raise `TrainingError` unless the teacher listens at the corpus's rate."""
+def expect_teacher_hears(teacher: Teacher, corpus_rate_hz: int, data: DataSettings) -> None:
+    """Raise `TrainingError` unless the teacher listens at the corpus's rate, and a crop is long enough for it."""
     theirs = teacher.sample_rate_hz
     if theirs != corpus_rate_hz:
         raise TrainingError(
             f"the teacher {teacher.side.name} listens at {theirs} Hz, but the corpus was prepared at {corpus_rate_hz} "
             f"Hz; prepare the corpus at {theirs} Hz, or take a teacher trained at {corpus_rate_hz} Hz"
         )
-
-
-def expect_teacher_crop(data: DataSettings, teacher: Teacher) -> None:
-    """Raise `TrainingError` where a crop is shorter than what the teacher takes."""
-    shortest_s = teacher.min_samples / teacher.sample_rate_hz
-    if data.crop_samples(teacher.sample_rate_hz) < teacher.min_samples:
+    if data.crop_samples(theirs) < teacher.min_samples:
         raise TrainingError(
-            f"data.crop_s: {data.crop_s} s given; the teacher {teacher.side.name} needs {shortest_s:.3f} s or more"
+            f"data.crop_s: {data.crop_s} s given; the teacher {teacher.side.name} needs "
+            f"{teacher.min_samples / theirs:.3f} s or more"
         )
 
 

@@ -25,11 +25,11 @@ from parvox.losses.margin import LossSettings, MarginSoftmax, SpeakerLoss
 from parvox.progress import progress
 from parvox.training import run as names
 from parvox.training.checkpoint import save_tensors
-from parvox.training.checks import expect_teacher_crop, expect_teacher_rate
+from parvox.training.checks import expect_teacher_hears
 from parvox.training.dev import DevScores, dev_scores
 from parvox.training.engine import chosen_device, hardware
-from parvox.training.teacher_settings import TeacherOptions
-from parvox.training.teachers import TRANSFORMERS, Teacher, load_teacher, teacher_path
+from parvox.training.teacher_settings import TRANSFORMERS, TeacherOptions, teacher_path
+from parvox.training.teachers import Teacher, load_teacher
 from parvox.training.teachers.head import HEAD
 
 
@@ -108,8 +108,7 @@ def fit_head(recipe: HeadRecipe, out: Path, *, device: str | None = None, overwr
     where = chosen_device(device)
     teacher = load_teacher(recipe.teacher, None, where, recipe.options)
     corpus = PreparedCorpus.load(Path(recipe.corpus))
-    expect_teacher_rate(teacher, corpus.info.sample_rate_hz)
-    expect_teacher_crop(recipe.data, teacher)
+    expect_teacher_hears(teacher, corpus.info.sample_rate_hz, recipe.data)
     batches = Batches(corpus, recipe.data, recipe.augmentation, seed=recipe.seed, pin_memory=where.type == "cuda")
     torch.manual_seed(recipe.seed)
     classifier = recipe.loss.build(teacher.side.embedding_dim, batches.classes)

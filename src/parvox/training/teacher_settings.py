@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from parvox.errors import RecipeError
 
 SELF = "self"
 """The name of the teacher that is the student's own moving average."""
+TRANSFORMERS = "hf:"
+"""What the name of a folder of the transformers library begins with."""
+
+
+def teacher_path(name: str) -> Path:
+    """Where the teacher that a recipe names lies."""
+    return Path(name.removeprefix(TRANSFORMERS))
 
 
 @dataclass(frozen=True, kw_only=True)

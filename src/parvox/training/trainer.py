@@ -29,8 +29,7 @@ from parvox.training.checks import (
     expect_same_recipe,
     expect_something_to_learn,
     expect_summary,
-    expect_teacher_crop,
-    expect_teacher_rate,
+    expect_teacher_hears,
 )
 from parvox.training.dev import DevScores, score_dev
 from parvox.training.engine import hardware, make_fabric
@@ -131,8 +130,7 @@ class Trainer:
             self.teacher = load_teachers(distillation.teacher, model, self.fabric.device, distillation.options)
             if self.teacher.note and self.fabric.is_global_zero:
                 tqdm.write(f"      teacher {self.teacher.note}", file=sys.stderr)
-            expect_teacher_rate(self.teacher, self.batches.sample_rate_hz)
-            expect_teacher_crop(recipe.data, self.teacher)
+            expect_teacher_hears(self.teacher, self.batches.sample_rate_hz, recipe.data)
             if not any(map(looks_inside, distillation.methods.values())):
                 self.teacher.show_embeddings_alone()
             if not labelled:

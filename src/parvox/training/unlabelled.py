@@ -14,7 +14,7 @@ from parvox.distillation.contract import reads_logits
 from parvox.errors import CorpusError, OutputError, RecipeError
 from parvox.losses.margin import SpeakerLoss
 from parvox.models import SpeakerModel
-from parvox.training.checks import expect_something_to_learn, expect_teacher_crop, expect_teacher_rate
+from parvox.training.checks import expect_something_to_learn, expect_teacher_hears
 from parvox.training.module import TrainedModule
 from parvox.training.recipe import Recipe
 from parvox.training.teachers import Teacher, load_teachers
@@ -88,8 +88,7 @@ def expect_no_labels_needed(recipe: Recipe) -> None:
     assert recipe.distillation is not None
     distillation, model = recipe.distillation, SpeakerModel(recipe.model)
     teacher = load_teachers(distillation.teacher, model, torch.device("cpu"), distillation.options)
-    expect_teacher_rate(teacher, recipe.model.features.sample_rate_hz)
-    expect_teacher_crop(recipe.data, teacher)
+    expect_teacher_hears(teacher, recipe.model.features.sample_rate_hz, recipe.data)
     classifier, speakers = classifier_for(recipe, teacher)
     TrainedModule(model, classifier, distillation.methods, teacher.side, speakers=speakers, labelled=False)
 

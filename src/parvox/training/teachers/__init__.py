@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from parvox.errors import RecipeError
 from parvox.models import SpeakerModel
-from parvox.training.teacher_settings import SELF, TeacherOptions
+from parvox.training.teacher_settings import SELF, TRANSFORMERS, TeacherOptions, teacher_path
 from parvox.training.teachers.contract import Inputs, Teacher
 from parvox.training.teachers.head import HEAD, load_head
 from parvox.training.teachers.run import RunTeacher
 from parvox.training.teachers.team import Team
 
-__all__ = ["TRANSFORMERS", "Inputs", "RunTeacher", "Teacher", "load_teacher", "load_teachers", "teacher_path"]
-
-TRANSFORMERS = "hf:"
-"""What the name of a folder of the transformers library begins with."""
+__all__ = ["Inputs", "RunTeacher", "Teacher", "load_teacher", "load_teachers"]
 
 
 def load_teacher(
@@ -73,8 +68,3 @@ def load_teachers(
     if isinstance(names, str):
         return load_teacher(names, student, device, options)
     return Team([load_teacher(name, student, device, options) for name in names], options.team)
-
-
-def teacher_path(name: str) -> Path:
-    """Where the teacher that a recipe names lies."""
-    return Path(name.removeprefix(TRANSFORMERS))

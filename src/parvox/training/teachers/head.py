@@ -12,9 +12,9 @@ from parvox.errors import ModelFileError, RecipeError
 from parvox.losses import LOSSES
 from parvox.models import SpeakerModel
 from parvox.settings import build_settings
-from parvox.training.recipe import read_yaml
+from parvox.training.recipe_parsing import read_yaml
 from parvox.training.run import CLASSIFIER, SPEAKERS, SUMMARY, known_checksum, load_weights, read_json
-from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions
+from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions, teacher_path
 from parvox.training.teachers.contract import Teacher
 
 HEAD = "head.yaml"
@@ -71,8 +71,6 @@ def heads_teachers(folder: Path) -> list[Path]:
     Raises:
         RecipeError: a head is, in the end, its own teacher, or its file is damaged.
     """
-    from parvox.training.teachers import teacher_path
-
     found: list[Path] = []
     passed: set[str] = set()
     while (folder / HEAD).is_file():

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from parvox.errors import ModelFileError
 from parvox.models.frontend import FULL_SCALE, FbankSettings
 from parvox.settings import Parser, add_settings, build_settings, parse
-from parvox.training.recipe import as_options, read_yaml
+from parvox.training.recipe_parsing import as_options, read_yaml
 from parvox.training.teacher_settings import OnnxSettings
 
 _HABITS = {
