@@ -240,6 +240,30 @@ def test_sub_spectral_norm_trains_on_each_channels_bands():
             assert part.var(unbiased=False).item() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_normalising_in_training_is_batch_normalisation(dtype):
+    generator = torch.Generator().manual_seed(2)
+    ours, theirs = nn.BatchNorm1d(6), nn.BatchNorm1d(6)
+    for step in range(3):
+        values = (torch.randn(6, 4, 5, 7, generator=generator) * 2 + step).to(dtype)
+        pull = torch.randn(6, 4, 5, 7, generator=generator).to(dtype)
+        results = []
+        for norm, normalised in ((ours, normalise), (theirs, lambda given, norm: norm(given.flatten(1).T).T)):
+            given = values.clone().requires_grad_()
+            out = normalised(given, norm).reshape(values.shape)
+            results.append((out, *torch.autograd.grad((out * pull).sum(), (given, norm.weight, norm.bias))))
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-4 if dtype == torch.float32 else 0.05, rtol=1e-2)
+    torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()))
+
+
+def test_sum_and_mean_have_the_gradients_of_their_formula_twice():
+    unit = FrequencyResidual(4, 5).double()
+    plane = torch.randn(4, 5, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    assert torch.autograd.gradcheck(unit, (plane,))
+    assert torch.autograd.gradgradcheck(unit, (plane,))
+
+
 def test_training_convolves_by_other_means_but_equally():
     unit = FrequencyResidual(4, 5)
     rows = torch.randn(4, 10, 21, requires_grad=True)

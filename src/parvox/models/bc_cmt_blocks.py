@@ -14,7 +14,7 @@ abstract, Kim et al., "Broadcasted Residual Learning", Interspeech 2021 (BC-ResN
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,9 +50,30 @@ class Padding(NamedTuple):
 
 
 def normalise(values: Tensor, norm: nn.BatchNorm1d) -> Tensor:
-    """Batch normalisation of `values` (channels, …) over all other axes."""
-    normalised: Tensor = norm(values.reshape(1, norm.num_features, -1))
+    """Batch normalisation of `values` (channels, …) over all other axes.
+
+    In training on a processor by PyTorch's group normalisation: with one group for each channel and a batch of one it
+    gives the same numbers, and its forward pass takes a third of the time.
+    """
+    flat = values.reshape(1, norm.num_features, -1)
+    if not norm.training or norm.momentum is None or flat.device.type != "cpu":
+        normalised: Tensor = norm(flat)
+        return normalised.view_as(values)
+    channels, count = flat.shape[1:]
+    normalised, mean, deviation = torch.native_group_norm(
+        flat, norm.weight, norm.bias, 1, channels, count, channels, norm.eps
+    )
+    _follow(norm, norm.momentum, mean.detach()[0], deviation.detach()[0], count)
     return normalised.view_as(values)
+
+
+def _follow(norm: nn.BatchNorm1d, momentum: float, mean: Tensor, inverse_deviation: Tensor, count: int) -> None:
+    """Move the running statistics of `norm` as its own forward pass would; see `torch.nn.BatchNorm1d`."""
+    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    variance = (inverse_deviation**-2 - norm.eps) * (count / max(count - 1, 1))
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean.to(norm.running_mean), momentum)
+    norm.running_var.lerp_(variance.to(norm.running_var), momentum)
 
 
 def patches(plane: Tensor, bins: int, frames: int) -> Tensor:
@@ -84,6 +105,21 @@ class Pointwise(nn.Linear):
         return (self.weight @ plane.flatten(1)).view(-1, *plane.shape[1:])
 
 
+class _SumAndMean(torch.autograd.Function):
+    """The sum of two planes, and the mean of the second over bins.
+
+    Left to themselves, gradients of the mean would be spread over a plane of their own before they are added.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, plane: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+        return plane + local, local.mean(1)
+
+    @staticmethod
+    def backward(ctx: Any, total: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        return total, torch.add(total, mean.unsqueeze(1), alpha=1 / total.shape[1])
+
+
 class FrequencyResidual(nn.Module):
     """x + y and the mean of y over bins, where y = SSN(depthwise 3×1 convolution of x).
 
@@ -108,7 +144,10 @@ class FrequencyResidual(nn.Module):
             x + y of the same shape, and the mean (channels, batch, time).
         """
         local = normalise(self.convolve(plane.flatten(2)).view_as(plane), self.norm)
-        return plane + local, local.mean(1)
+        if not self.training:
+            return plane + local, local.mean(1)
+        total, mean = _SumAndMean.apply(plane, local)
+        return total, mean
 
     def convolve(self, rows: Tensor) -> Tensor:
         """The convolution of `rows` (channels, bins, any).
@@ -200,7 +239,7 @@ class FeedForward(nn.Module):
         inner = F.gelu(self.unit(inner, padding))
         if self.unit_norm is not None:
             inner = normalise(inner, self.unit_norm)
-        return normalise(self.leave(inner), self.leave_norm).add_(plane)
+        return plane + normalise(self.leave(inner), self.leave_norm)
 
 
 class GroupedLinear(nn.Module):

@@ -119,9 +119,19 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     ]
 
 
-def make_optimizer(module: nn.Module, kind: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov momentum over the parameters of `module`."""
+def make_optimizer(
+    module: nn.Module, kind: str, learning_rate: float, weight_decay: float, *, fused: bool = True
+) -> torch.optim.Optimizer:
+    """AdamW or SGD with Nesterov momentum over the parameters of `module`.
+
+    Args:
+        module: What is trained.
+        kind: "adamw" or "sgd".
+        learning_rate: At the start.
+        weight_decay: Of matrices and filters.
+        fused: Whether AdamW updates all its parameters in one pass, which Fabric allows unless it scales gradients.
+    """
     groups = parameter_groups(module, weight_decay)
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=fused)

@@ -148,7 +148,13 @@ class Trainer:
             labelled=labelled,
         )
         settings = self.settings
-        self.optimizer = make_optimizer(self.module, settings.optimizer, settings.learning_rate, settings.weight_decay)
+        self.optimizer = make_optimizer(
+            self.module,
+            settings.optimizer,
+            settings.learning_rate,
+            settings.weight_decay,
+            fused=self.precision != "fp16",
+        )
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(self.module, self.optimizer)
         self.steps_per_epoch = self.batches.batches_per_epoch // settings.accumulate
         if self.steps_per_epoch < 1:
