@@ -4,9 +4,11 @@
     python benchmarks/distillation.py CORPUS --budget tuning
 
 CORPUS is a folder of recordings with manifests. `comparison/plan.yaml` says what is compared, `comparison/speakers.csv`
-who trains and who tests. Every run is trained once and its scores are kept, so that a second call goes on where the
-first one stopped; results/distillation.csv is written anew after each run, and table and pictures are made at the end.
-With the budget `tuning` the settings that the plan lists as tried are scored on the dev speakers, into
+who trains and who tests. Each seed has a teacher of its own, from which all rows of its group learn.
+
+results/distillation.csv is written anew after each run, with what intervals need in results/distillation-draws.csv;
+table and pictures are made at the end. A second call, on another machine too, goes on with what is not there yet. With
+the budget `tuning` the settings that the plan lists as tried are scored on the dev speakers, into
 results/distillation-tuning.csv.
 """
 
@@ -17,11 +19,12 @@ import sys
 from pathlib import Path
 
 from at_once import run_jobs
-from comparison.conditions import ALL, CLEAN, Conditions, Kinds, conditions_of
+from comparison.conditions import ALL, CLEAN, RATES
 from comparison.pictures import draw
 from comparison.plan import Budget, Row, chosen_jobs, read_expected, read_plan
 from comparison.runs import Job, run_job
 from comparison.summary import print_expected, print_table, print_tuning, runs_of, summarise
+from draws import Draws
 from parvox.cli.parsing import call
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.errors import ParvoxError
@@ -56,7 +59,7 @@ def benchmark(
         headline_seeds: Runs of the rows that the page argues from; as many as of the others if unset.
         rows: Rows to run, as GROUP/ROW or GROUP; all unless given.
         at_once: Runs side by side, each with its share of the processors.
-        work: Folder for the prepared corpus, runs and scores.
+        work: Folder for the prepared corpus and runs.
         out: CSV file to write.
         pictures: Folder for a picture of each group.
     """
@@ -64,29 +67,24 @@ def benchmark(
     out = out.with_name(f"{out.stem}-tuning.csv") if tuning else out
     split, only = ("dev", (CLEAN, ALL)) if tuning else ("test", None)
     plan = read_plan(budget)
-    of_group = {row.group: row for row in plan}
 
     @functools.cache
     def prepared(kind: Speech, seed: int) -> PreparedCorpus:
         return prepare_speech(corpus, work, kind, seed)
 
-    @functools.cache
-    def conditions(kind: Speech, seed: int) -> Conditions | Kinds:
-        return conditions_of(prepared(kind, seed), split)
-
-    results = Rows(out, KEY)
+    results, draws = Rows(out, KEY), Draws(out, KEY, RATES)
     teachers = work / ("reduced" if tuning else budget)
 
     def run(jobs: list[tuple[Row, int]]) -> None:
         waiting = [
             Job(row, seed, prepared(row.corpus, seed if row.dealt else 0).folder, work / budget, teachers, split, only)
             for row, seed in jobs
-            if results.find(budget=budget, group=row.group, row=row.name, seed=seed, condition=FIRST[row.corpus])
-            is None
+            if not draws.has(budget=budget, group=row.group, row=row.name, seed=seed, condition=FIRST[row.corpus])
         ]
         for count, (job, found) in enumerate(run_jobs(run_job, waiting, at_once), 1):
-            for row in found:
-                results.put({"budget": budget, **row})
+            for figures, drawn in found:
+                results.put({"budget": budget, **figures})
+                draws.put({"budget": budget, **{name: figures[name] for name in KEY if name in figures}}, drawn)
             print(f"{count} of {len(waiting)}: {job.row.full_name}, seed {job.seed}", file=sys.stderr, flush=True)
 
     jobs = chosen_jobs(plan, seeds, headline_seeds or seeds, rows)
@@ -96,11 +94,7 @@ def benchmark(
     if tuning:
         print_tuning(found)
     else:
-
-        def asked(group: str, seed: int) -> Conditions | Kinds:
-            return conditions(of_group[group].corpus, seed if of_group[group].dealt else 0)
-
-        runs = runs_of(found, asked, work / budget, split)
+        runs = runs_of(found, lambda row: draws.get(**{name: row[name] for name in KEY}))
         lines = summarise(runs)
         print_table(lines)
         print_expected(read_expected(), runs)

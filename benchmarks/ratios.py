@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from parvox.corpora.phrases import REORDERED
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.evaluation.bootstrap import bootstrap
+from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.kinds import wrong_trials
 from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.questions import load_questions
@@ -112,11 +113,9 @@ def format_ratios(kept: Kept, corpus_of: Callable[[str, int], PreparedCorpus], s
                 eers[name].append(value)
                 drawn[name].append(replicates)
         first, second = (np.mean(drawn[name], axis=0) for name in pair)
-        found = float(np.mean(eers[pair[0]]) / np.mean(eers[pair[1]]))
-        around = interval(first / second)
-        ends = f" [{around.low:.2f}, {around.high:.2f}]" if around else ""
+        found = Estimate(float(np.mean(eers[pair[0]]) / np.mean(eers[pair[1]])), interval(first / second))
         each = ", ".join(f"{a / b:.2f}" for a, b in zip(eers[pair[0]], eers[pair[1]], strict=True))
-        lines.append([comparison.what, comparison.expected, f"{found:.2f}{ends}", each])
+        lines.append([comparison.what, comparison.expected, found.plain(2), each])
     if not lines:
         return ""
     head = ["ratio of EER", "expected", "found [95 %]", "each seed"]

@@ -28,6 +28,7 @@ SHORT_S = 0.5
 MIN_SPEAKERS = 20  # a source with fewer test speakers gives no rate worth the name
 REPLICATES = 500
 P_TARGET = 0.01
+RATES = ("eer", "min_dcf")
 CLEAN, ALL = "clean", "all"  # what models are compared by first, on words and on phrases
 
 Waveform = NDArray[np.float32]

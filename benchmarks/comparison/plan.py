@@ -45,7 +45,7 @@ class Row:
 
     @property
     def dealt(self) -> bool:
-        """Whether its speakers depend on the seed, and with them the teacher."""
+        """Whether its speakers depend on the seed."""
         return self.corpus == "digits"
 
     @property
@@ -152,7 +152,7 @@ def chosen_jobs(rows: list[Row], seeds: int, headline_seeds: int, only: list[str
     wanted = {row.slug: headline_seeds if row.headline else seeds for row in chosen}
     for row in chosen:
         if row.name == "teacher":
-            wanted[row.slug] = max(wanted[each.slug] for each in chosen if each.group == row.group) if row.dealt else 1
+            wanted[row.slug] = max(wanted[each.slug] for each in chosen if each.taught_by == row.group)
     return [(row, seed) for seed in range(1, max(wanted.values()) + 1) for row in chosen if seed <= wanted[row.slug]]
 
 

@@ -1,4 +1,4 @@
-"""One run of the comparison: trained, scored under every condition, its scores kept."""
+"""One run of the comparison: trained, and scored under every condition."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from comparison.conditions import conditions_of
+from comparison.conditions import RATES, conditions_of
 from comparison.plan import Row, merged
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.evaluation.environment import environment
@@ -18,8 +19,6 @@ from parvox.files import atomic_file
 from parvox.training.recipe import Recipe, load_recipe
 from parvox.training.run import Run
 from parvox.training.trainer import train
-
-TEACHER_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Job:
         row: Of the plan.
         seed: Of its training.
         corpus: Folder of the prepared corpus.
-        work: Folder for runs and scores.
+        work: Folder for runs.
         teachers: Folder of the groups' teachers.
         split: Whose trials it is scored on.
         only: Conditions; all if None.
@@ -45,34 +44,28 @@ class Job:
     only: tuple[str, ...] | None = None
 
 
-def run_job(job: Job) -> list[dict[str, Any]]:
-    """A row of the results for each condition; whatever is there already is not done again."""
+def run_job(job: Job) -> list[tuple[dict[str, Any], NDArray[np.float64]]]:
+    """For each condition a row of the results and draws of its `RATES`; a finished run is not trained again."""
     prepared = PreparedCorpus.load(job.corpus)
     run = _trained(job, prepared)
     conditions = conditions_of(prepared, job.split, job.only)
     scores = conditions.scores(load_system(run.folder, device="cpu"))
-    kept = job.work / f"{job.row.slug}-{job.seed}-{job.split}.npz"
-    with atomic_file(kept, overwrite=True) as temporary, temporary.open("wb") as file:
-        np.savez(file, **scores)  # type: ignore[arg-type]
     facts = environment()
     rows = []
     for condition, each in scores.items():
-        eer, min_dcf = conditions.rates(condition, each)
-        rows.append(
-            {
-                "group": job.row.group,
-                "row": job.row.name,
-                "seed": str(job.seed),
-                "condition": condition,
-                "eer": eer,
-                "min_dcf": min_dcf,
-                "parameters": run.summary["parameters"],
-                "parameters_added": run.summary["parameters_added_for_training"],
-                "seconds": run.summary["seconds"],
-                "steps": run.summary["steps"],
-                **facts,
-            }
-        )
+        row = {
+            "group": job.row.group,
+            "row": job.row.name,
+            "seed": str(job.seed),
+            "condition": condition,
+            **dict(zip(RATES, conditions.rates(condition, each), strict=True)),
+            "parameters": run.summary["parameters"],
+            "parameters_added": run.summary["parameters_added_for_training"],
+            "seconds": run.summary["seconds"],
+            "steps": run.summary["steps"],
+            **facts,
+        }
+        rows.append((row, conditions.replicates(condition, each)))
     return rows
 
 
@@ -81,9 +74,8 @@ def _trained(job: Job, corpus: PreparedCorpus) -> Run:
     row, sections = job.row, job.row.recipe
     options = ["--corpus", str(corpus.folder), "--seed", str(job.seed)]
     if "distillation" in sections and "alongside" not in sections["distillation"]:
-        seed = job.seed if row.dealt else TEACHER_SEED
-        options += ["--distillation.teacher", str(job.teachers / f"{row.taught_by}-teacher-{seed}")]
-        if _has_maps(sections["distillation"].get("integrated")):  # of one teacher: all seeds share them
+        options += ["--distillation.teacher", str(job.teachers / f"{row.taught_by}-teacher-{job.seed}")]
+        if _has_maps(sections["distillation"].get("integrated")):  # rows of one teacher share them
             maps = {"distillation": {"integrated": {"cache": str(job.teachers / "maps")}}}
             sections = merged(sections, maps)
     folder = job.teachers if row.name == "teacher" else job.work

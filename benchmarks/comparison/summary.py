@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from comparison.conditions import ALL, CLEAN, REPLICATES, Conditions, Kinds
+from comparison.conditions import ALL, CLEAN, REPLICATES
 from comparison.plan import Expected, compared_with, read_plan
 from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.resampling import interval
+from rows import markdown
 
-TEACHER = "teacher"
 PLAIN = ("label", "embedding")  # the conventional methods, the better of which is to be beaten
 Key = tuple[str, str, str]  # group, row, condition
 
@@ -71,21 +70,17 @@ class Line:
     ratios: dict[str, Estimate]
 
 
-def runs_of(
-    found: Iterable[dict[str, Any]], conditions: Callable[[str, int], Conditions | Kinds], work: Path, split: str
-) -> Runs:
+def runs_of(found: Iterable[dict[str, Any]], drawn: Callable[[dict[str, Any]], NDArray[np.float64] | None]) -> Runs:
     """The runs of a results file, with draws of speakers.
 
     Args:
         found: Rows of the file.
-        conditions: By group and seed, the trials that they were scored on.
-        work: Where the scores are kept.
-        split: Whose.
+        drawn: The draws of EER and minDCF that belong to a row; None where there are none.
     """
     runs: Runs = {}
     for each in found:
         by_seed = runs.setdefault((each["group"], each["row"], each["condition"]), {})
-        by_seed[int(each["seed"])] = _run(each, conditions, work, split)
+        by_seed[int(each["seed"])] = _run(each, drawn(each))
     return dict(sorted(runs.items(), key=_place_in_plan()))
 
 
@@ -105,7 +100,7 @@ def summarise(runs: Runs) -> list[Line]:
     ]
 
 
-def ratio_of_means(above: Mapping[int, Run], below: Mapping[int, Run]) -> Estimate | None:
+def ratio(above: Mapping[int, Run], below: Mapping[int, Run]) -> Estimate | None:
     """The ratio of mean EERs over the seeds that both have; None without one.
 
     Args:
@@ -121,81 +116,53 @@ def ratio_of_means(above: Mapping[int, Run], below: Mapping[int, Run]) -> Estima
     return Estimate(upper / lower if lower else float("nan"), interval(drawn))
 
 
-def ratio(above: Key, below: Key, runs: Runs) -> Estimate | None:
-    """The ratio of a row's mean EER to another's; a teacher trained once for all seeds is set against each of them."""
-    others = runs[below]
-    if below[1] == TEACHER and len(others) == 1:
-        others = dict.fromkeys(runs[above], next(iter(others.values())))
-    return ratio_of_means(runs[above], others)
-
-
 def print_table(lines: list[Line]) -> None:
     """Error rates and ratios as Markdown, one table a group; then minDCF and costs of all."""
+    costs = []
     for group in dict.fromkeys(line.group for line in lines):
         ours = [line for line in lines if line.group == group]
         names = list(dict.fromkeys(line.condition for line in ours))
-        print(f"\n### {group}\n")
-        _print_row("row", *names, "each seed", "/ alone", "/ better plain", "/ teacher")
-        _print_row("---", *["---:"] * (len(names) + 4))
+        cells = []
         for row in dict.fromkeys(line.row for line in ours):
             by_condition = {line.condition: line for line in ours if line.row == row}
-            first = _first(by_condition)
-            ratios = [_plain(first.ratios.get(name)) for name in ("none", "plain", "teacher")]
+            first = by_condition.get(CLEAN) or by_condition[ALL]
+            ratios = [_ratio(first.ratios.get(name)) for name in ("none", "plain", "teacher")]
             seeds = ", ".join(f"{100 * eer:.1f}" for eer in first.seeds)
-            _print_row(row, *(_rate(by_condition[name].eer) for name in names), seeds, *ratios)
+            cells.append([row, *(_rate(by_condition[name].eer) for name in names), seeds, *ratios])
+            costs.append([f"{group}/{row}", first.min_dcf.plain(2), f"{first.added:,}", f"{first.step_s:.2f}"])
+        print(f"\n### {group}\n")
+        print(markdown(["row", *names, "each seed", "/ alone", "/ better plain", "/ teacher"], cells))
     print(
         "\nEER in %, mean over the seeds [95 % by speaker]. Ratios are of EERs clean, or of all kinds, seed by seed.\n"
     )
-    _print_row("row", "minDCF", "parameters added", "seconds a step")
-    _print_row("---", "---:", "---:", "---:")
-    for group, row in dict.fromkeys((line.group, line.row) for line in lines):
-        first = _first({line.condition: line for line in lines if (line.group, line.row) == (group, row)})
-        _print_row(f"{group}/{row}", _plain(first.min_dcf), f"{first.added:,}", f"{first.step_s:.2f}")
-
-
-def _first(by_condition: Mapping[str, Line]) -> Line:
-    """The condition that rows are compared by."""
-    return by_condition.get(CLEAN) or by_condition[ALL]
-
-
-def _print_row(*cells: str) -> None:
-    print(f"| {' | '.join(cells)} |")
+    print(markdown(["row", "minDCF", "parameters added", "seconds a step"], costs))
 
 
 def print_expected(expected: Iterable[Expected], runs: Runs) -> None:
     """What papers lead one to expect, and what was found, as Markdown."""
-    print()
-    _print_row("ratio of EER", "expected", "found [95 %]", "seeds")
-    _print_row("---", "---:", "---:", "---:")
+    cells = []
     for each in expected:
-        first = ALL if (each.row[0], each.row[1], ALL) in runs else CLEAN
+        first = ALL if (*each.row, ALL) in runs else CLEAN
         above = (*each.row, first)
         below = best_of([(*row, first) for row in each.against], runs)
         if above in runs and below is not None:
-            found = ratio(above, below, runs)
-            seeds = min(len(runs[key]) for key in (above, below) if key[1] != TEACHER)
-            _print_row(each.what, each.ratio, _plain(found), str(seeds))
+            seeds = runs[above].keys() & runs[below].keys()
+            cells.append([each.what, each.ratio, _ratio(ratio(runs[above], runs[below])), str(len(seeds))])
+    print()
+    print(markdown(["ratio of EER", "expected", "found [95 %]", "seeds"], cells))
 
 
 def print_tuning(found: Iterable[dict[str, Any]]) -> None:
     """What was tried on the dev speakers, as Markdown."""
-    _print_row("row", "EER clean, dev")
-    _print_row("---", "---:")
-    for each in found:
-        _print_row(f"{each['group']}/{each['row']}", f"{100 * float(each['eer']):.2f}")
+    cells = [[f"{each['group']}/{each['row']}", f"{100 * float(each['eer']):.2f}"] for each in found]
+    print(markdown(["row", "EER clean, dev"], cells))
 
 
-def _run(row: dict[str, Any], conditions: Callable[[str, int], Conditions | Kinds], work: Path, split: str) -> Run:
-    """A run with its draws of speakers; NaN, and so no interval, where its scores were not kept."""
-    slug = f"{row['group']}-{row['row']}".replace(" ", "-")
-    kept = work / f"{slug}-{row['seed']}-{split}.npz"
-    draws = np.full((2, REPLICATES), np.nan)
-    if kept.is_file():
-        with np.load(kept, allow_pickle=False) as scores:
-            asked = conditions(row["group"], int(row["seed"]))
-            draws = asked.replicates(row["condition"], scores[row["condition"]])
+def _run(row: dict[str, Any], draws: NDArray[np.float64] | None) -> Run:
+    """A run with its draws of speakers; NaN, and so no interval, where there are none."""
+    eers, min_dcfs = np.full((2, REPLICATES), np.nan) if draws is None else draws
     step_s = float(row["seconds"]) / int(row["steps"])
-    return Run(float(row["eer"]), float(row["min_dcf"]), draws[0], draws[1], int(row["parameters_added"]), step_s)
+    return Run(float(row["eer"]), float(row["min_dcf"]), eers, min_dcfs, int(row["parameters_added"]), step_s)
 
 
 def _place_in_plan() -> Callable[[tuple[Key, Any]], tuple[int, int]]:
@@ -213,7 +180,7 @@ def _ratios(key: Key, runs: Runs) -> dict[str, Estimate]:
     for name, others in against.items():
         other = best_of([(*row, condition) for row in others], runs)
         if other is not None and other != key:
-            estimate = ratio(key, other, runs)
+            estimate = ratio(runs[key], runs[other])
             if estimate is not None:
                 found[name] = estimate
     return found
@@ -238,8 +205,5 @@ def _rate(estimate: Estimate) -> str:
     return text if spread is None else f"{text} [{100 * spread.low:.1f}, {100 * spread.high:.1f}]"
 
 
-def _plain(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return ""
-    text, spread = f"{estimate.value:.2f}", estimate.interval
-    return text if spread is None else f"{text} [{spread.low:.2f}, {spread.high:.2f}]"
+def _ratio(estimate: Estimate | None) -> str:
+    return "" if estimate is None else estimate.plain(2)

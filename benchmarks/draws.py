@@ -1,0 +1,48 @@
+"""Error rates with speakers drawn anew, kept beside the results they belong to.
+
+An interval of one rate needs them once; an interval of a ratio needs those of both rates, which may be measured on
+another day and another machine. So they lie in the repository: in a CSV file, each draw as a 16-bit whole number.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rows import Rows
+
+_FULL = 65535  # a rate of 1; the next smaller one is 0.000015 below
+
+
+class Draws:
+    """Draws of rates between 0 and 1, in the file beside a results file.
+
+    Args:
+        results: The results file; that of the draws is named after it.
+        key: Columns that tell its rows apart.
+        rates: Names of the rates.
+    """
+
+    def __init__(self, results: Path, key: Sequence[str], rates: Sequence[str]) -> None:
+        self._rows = Rows(results.with_name(f"{results.stem}-draws.csv"), key)
+        self._rates = tuple(rates)
+
+    def has(self, **key: object) -> bool:
+        """Whether there are draws for that key."""
+        return self._rows.find(**key) is not None
+
+    def put(self, key: Mapping[str, object], draws: NDArray[np.float64]) -> None:
+        """Keep `draws` (rates, replicates), in the place of those with the same key."""
+        text = [base64.b64encode(np.rint(each * _FULL).astype("<u2").tobytes()).decode() for each in draws]
+        self._rows.put({**key, **dict(zip(self._rates, text, strict=True))})
+
+    def get(self, **key: object) -> NDArray[np.float64] | None:
+        """(rates, replicates), or None where there are none for that key."""
+        row = self._rows.find(**key)
+        if row is None:
+            return None
+        return np.stack([np.frombuffer(base64.b64decode(row[rate]), "<u2") / _FULL for rate in self._rates])
