@@ -28,6 +28,7 @@ class Row:
         corpus: What it learns and is tested on: words, or digits, whose speakers every seed deals anew.
         taught_by: The group whose teacher it has.
         tried_for: The full name of the row that it is another setting of; empty elsewhere.
+        longer: How many times the passes of the others it has.
     """
 
     group: str
@@ -37,6 +38,7 @@ class Row:
     corpus: Speech = "words"
     taught_by: str = ""
     tried_for: str = ""
+    longer: int = 1
 
     @property
     def slug(self) -> str:
@@ -69,9 +71,11 @@ def read_plan(budget: Budget) -> list[Row]:
         if taught_by == group:
             rows.append(Row(group, "teacher", False, merged(of_teacher, teacher), corpus))
         for name, own in parts["rows"].items():
-            settings = {key: value for key, value in own.items() if key not in ("headline", "tried")}
-            recipe = merged(common, parts["student"], settings)
-            row = Row(group, name, own.get("headline", False), recipe, corpus, taught_by)
+            settings = {key: value for key, value in own.items() if key == "distillation"}
+            recipe, longer = merged(common, parts["student"], settings), own.get("longer", 1)
+            passes = {key: longer * recipe["training"][key] for key in ("epochs", "evaluate_every")}
+            recipe = merged(recipe, {"training": passes})
+            row = Row(group, name, own.get("headline", False), recipe, corpus, taught_by, longer=longer)
             if budget != "tuning":
                 rows.append(row)
             elif "tried" in own:

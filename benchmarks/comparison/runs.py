@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import yaml
 from numpy.typing import NDArray
 
 from comparison.conditions import RATES, conditions_of
-from comparison.plan import Row, merged
+from comparison.plan import Row
 from parvox.corpora.prepared import PreparedCorpus
+from parvox.distillation.contract import looks_inside
 from parvox.evaluation.environment import environment
 from parvox.evaluation.system import load_system
 from parvox.files import atomic_file
@@ -70,18 +72,20 @@ def run_job(job: Job) -> list[tuple[dict[str, Any], NDArray[np.float64]]]:
 
 
 def _trained(job: Job, corpus: PreparedCorpus) -> Run:
-    """The finished run of a row; its group's teacher was trained before."""
+    """The finished run of a row; its group's teacher was trained before. Rows of one teacher share what it said."""
     row, sections = job.row, job.row.recipe
     options = ["--corpus", str(corpus.folder), "--seed", str(job.seed)]
-    if "distillation" in sections and "alongside" not in sections["distillation"]:
+    methods = sections.get("distillation", {})
+    if methods:
         options += ["--distillation.teacher", str(job.teachers / f"{row.taught_by}-teacher-{job.seed}")]
-        if _has_maps(sections["distillation"].get("integrated")):  # rows of one teacher share them
-            maps = {"distillation": {"integrated": {"cache": str(job.teachers / "maps")}}}
-            sections = merged(sections, maps)
+    if _has_maps(methods.get("integrated")):
+        options += ["--distillation.integrated.cache", str(job.teachers / "maps")]
     folder = job.teachers if row.name == "teacher" else job.work
-    return train(
-        _recipe(folder / f"{row.slug}.yaml", sections, options), folder / f"{row.slug}-{job.seed}", resume=True
-    )
+    recipe = _recipe(folder / f"{row.slug}.yaml", sections, options)
+    if recipe.distillation and not any(map(looks_inside, recipe.distillation.methods.values())):
+        taught = dataclasses.replace(recipe.distillation, cache=str(job.teachers / "embeddings"))
+        recipe = dataclasses.replace(recipe, distillation=taught)
+    return train(recipe, folder / f"{row.slug}-{job.seed}", resume=True)
 
 
 def _has_maps(settings: dict[str, Any] | None) -> bool:

@@ -28,7 +28,9 @@ def test_rows_of_a_group_differ_in_distillation_alone():
     groups = {}
     for row in read_plan("reduced"):
         if row.name != "teacher":
-            groups.setdefault(row.group, []).append({**row.recipe, "distillation": None})
+            training = {**row.recipe["training"]}
+            training |= {key: training[key] / row.longer for key in ("epochs", "evaluate_every")}
+            groups.setdefault(row.group, []).append({**row.recipe, "distillation": None, "training": training})
     assert all(all(each == rows[0] for each in rows) for rows in groups.values())
 
 

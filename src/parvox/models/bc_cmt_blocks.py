@@ -69,7 +69,9 @@ def normalise(values: Tensor, norm: nn.BatchNorm1d) -> Tensor:
 
 def _follow(norm: nn.BatchNorm1d, momentum: float, mean: Tensor, inverse_deviation: Tensor, count: int) -> None:
     """Move the running statistics of `norm` as its own forward pass would; see `torch.nn.BatchNorm1d`."""
-    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
     variance = (inverse_deviation**-2 - norm.eps) * (count / max(count - 1, 1))
     norm.num_batches_tracked += 1
     norm.running_mean.lerp_(mean.to(norm.running_mean), momentum)

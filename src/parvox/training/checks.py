@@ -50,6 +50,7 @@ def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
         teachers = [teacher_path(name) for name in recipe.distillation.teachers if name != SELF]
         given += [("the teacher", str(path)) for teacher in teachers for path in (teacher, *heads_teachers(teacher))]
         given.append(("the teacher's recipe", recipe.distillation.alongside))
+        given.append(("the teacher's embeddings", recipe.distillation.cache))
         given += [("maps", getattr(method, "cache", "")) for method in recipe.distillation.methods.values()]
     for what, folder in given:
         path = Path(os.path.realpath(folder))

@@ -13,7 +13,7 @@ import yaml
 
 from parvox.data.settings import AugmentationSettings, DataSettings
 from parvox.distillation import METHODS
-from parvox.distillation.contract import MethodSettings
+from parvox.distillation.contract import MethodSettings, looks_inside
 from parvox.errors import RecipeError
 from parvox.losses import LOSSES
 from parvox.losses.margin import LossSettings
@@ -34,6 +34,9 @@ class DistillationSettings:
     parvox fit-head, self for the student's own moving average, or several that teach as a team."""
     alongside: str = ""
     """Recipe file of a teacher that is trained at the same time, in place of `teacher`."""
+    cache: str = ""
+    """Folder that keeps the teacher's embeddings, so that other students that hear the same items need not ask it; for
+    methods that do not look inside the teacher."""
     methods: dict[str, MethodSettings]
     """Settings of each method, by name."""
     speaker_weight: float = 1.0
@@ -54,6 +57,17 @@ class DistillationSettings:
         if self.teacher and self.alongside:
             raise RecipeError(
                 f"distillation: teacher {self.teacher} and alongside {self.alongside} given; expected one of the two"
+            )
+        if self.cache and (self.alongside or self.teacher == SELF):
+            raise RecipeError(
+                f"distillation.cache: {self.cache} given for a teacher that changes while the student is trained; "
+                "expected a trained teacher, or no cache"
+            )
+        inside = sorted(name for name, method in self.methods.items() if looks_inside(method))
+        if self.cache and inside:
+            raise RecipeError(
+                f"distillation.cache: {self.cache} given with {', '.join(inside)}, which looks inside the teacher, "
+                "where embeddings are not enough; expected other methods, or no cache"
             )
         if not self.methods:
             raise RecipeError(

@@ -27,7 +27,7 @@ from parvox.training.teacher_settings import TEACHER_SECTIONS
 
 DEFAULT_MODEL = "ecapa_tdnn"
 DEFAULT_LOSS = "aam_softmax"
-PAIR_FIELDS = ("teacher", "alongside", "speaker_weight")
+PAIR_FIELDS = ("teacher", "alongside", "cache", "speaker_weight")
 """Of the distillation section, what is said of the pair."""
 _MOST_VALUES = 10_000  # of a recipe file; a long one has two hundred
 _RESERVED = (*PAIR_FIELDS, *TEACHER_SECTIONS)  # of the distillation section; all else there names a method
@@ -160,6 +160,12 @@ def parse_recipe(
             type=str,
             default="",
             help="In place of a teacher: the recipe of one that is trained at the same time.",
+        )
+        parser.add_argument(
+            "--distillation.cache",
+            type=str,
+            default="",
+            help="Folder that keeps the teacher's embeddings, for other students that hear the same items.",
         )
         parser.add_argument(
             "--distillation.speaker_weight", type=float, default=1.0, help="Weight of the student's own speaker loss."

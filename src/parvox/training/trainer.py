@@ -127,7 +127,8 @@ class Trainer:
             options, speakers, device = distillation.options.average, self.batches.speakers, self.fabric.device
             self.teacher = self.average = AverageTeacher(model, classifier, options, speakers, device)
         elif distillation and not alongside:
-            self.teacher = load_teachers(distillation.teacher, model, self.fabric.device, distillation.options)
+            device, cache = self.fabric.device, distillation.cache
+            self.teacher = load_teachers(distillation.teacher, model, device, distillation.options, cache)
             if self.teacher.note and self.fabric.is_global_zero:
                 tqdm.write(f"      teacher {self.teacher.note}", file=sys.stderr)
             expect_teacher_hears(self.teacher, self.batches.sample_rate_hz, recipe.data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from parvox.errors import RecipeError
@@ -9,6 +11,7 @@ from parvox.models import SpeakerModel
 from parvox.training.teacher_settings import SELF, TRANSFORMERS, TeacherOptions, teacher_path
 from parvox.training.teachers.contract import Inputs, Teacher
 from parvox.training.teachers.head import HEAD, load_head
+from parvox.training.teachers.kept import KeptTeacher
 from parvox.training.teachers.run import RunTeacher
 from parvox.training.teachers.team import Team
 
@@ -47,7 +50,11 @@ def load_teacher(
 
 
 def load_teachers(
-    names: str | tuple[str, ...], student: SpeakerModel, device: torch.device, options: TeacherOptions
+    names: str | tuple[str, ...],
+    student: SpeakerModel,
+    device: torch.device,
+    options: TeacherOptions,
+    cache: str = "",
 ) -> Teacher:
     """The frozen teacher that a recipe names, or a team of several.
 
@@ -56,6 +63,7 @@ def load_teachers(
         student: Who will learn.
         device: Where they are to run.
         options: What the recipe says of teachers by their kind.
+        cache: Folder that keeps their embeddings; none if empty.
 
     Raises:
         ParvoxError: one of them cannot be had, or they do not go together.
@@ -65,6 +73,8 @@ def load_teachers(
             f"distillation.teacher: {SELF} given for speech without speaker labels, where the student's average has "
             "nothing to teach; expected another teacher, or speech with labels"
         )
-    if isinstance(names, str):
-        return load_teacher(names, student, device, options)
-    return Team([load_teacher(name, student, device, options) for name in names], options.team)
+    several = (names,) if isinstance(names, str) else names
+    members = [load_teacher(name, student, device, options) for name in several]
+    if cache:
+        members = [KeptTeacher(member, Path(cache)) for member in members]
+    return members[0] if isinstance(names, str) else Team(members, options.team)

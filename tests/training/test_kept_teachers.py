@@ -1,0 +1,142 @@
+"""Teachers whose embeddings are kept: the same student, without asking twice."""
+
+import re
+import shutil
+
+import pytest
+import torch
+
+from parvox.errors import ModelFileError, OutputError, RecipeError
+from parvox.training.recipe import load_recipe
+from parvox.training.teachers import Inputs, RunTeacher, load_teachers
+from parvox.training.trainer import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def teacher(tiny_recipe, tmp_path):
+    return train(load_recipe(tiny_recipe, ["--training.epochs", "1"]), tmp_path / "teacher").folder
+
+
+@pytest.fixture
+def fit(tiny_recipe, teacher, tmp_path):
+    def run(name, *options, method="label", cache="said", **how):
+        given = ["--distillation.teacher", str(teacher), f"--distillation.{method}.weight", "1"]
+        given += ["--distillation.cache", str(tmp_path / cache)] if cache else []
+        return train(load_recipe(tiny_recipe, [*given, *options]), tmp_path / name, **how)
+
+    return run
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """From then on teachers have nothing to say."""
+
+    def silence():
+        def view(self, inputs):
+            raise AssertionError("the teacher was asked")
+
+        monkeypatch.setattr(RunTeacher, "view", view)
+
+    return silence
+
+
+def weights(run):
+    return (run.folder / "model.safetensors").read_bytes()
+
+
+def files(folder):
+    return sorted(folder.glob("*/*.safetensors"))
+
+
+def test_students_are_the_same_and_the_second_asks_nobody(fit, tmp_path, unasked):
+    plain = fit("plain", "--augmentation.random_erasing_probability", "0.5", cache="")
+    kept = fit("kept", "--augmentation.random_erasing_probability", "0.5")
+    assert weights(kept) == weights(plain)
+    said = files(tmp_path / "said")
+    assert len(said) == plain.summary["steps"]
+    unasked()
+    again = fit("again", "--augmentation.random_erasing_probability", "0.5")
+    assert weights(again) == weights(plain)
+    fit("other", "--augmentation.random_erasing_probability", "0.5", method="embedding")
+    assert files(tmp_path / "said") == said
+
+
+def test_other_items_another_teacher_or_arithmetic_are_not_mixed_up(fit, tiny_recipe, teacher, tmp_path, unasked):
+    fit("first")
+    said = len(files(tmp_path / "said"))
+    fit("seed", "--seed", "6")
+    assert len(files(tmp_path / "said")) == 2 * said
+    fit("bf16", "--training.precision", "bf16")
+    assert len(files(tmp_path / "said")) == 3 * said
+    train(load_recipe(tiny_recipe, ["--seed", "9", "--training.epochs", "1"]), tmp_path / "teacher9")
+    fit("teacher9-student", "--distillation.teacher", str(tmp_path / "teacher9"))
+    assert len(files(tmp_path / "said")) == 4 * said
+    unasked()
+    fit("team", "--distillation.teacher", f"[{teacher}, {tmp_path / 'teacher9'}]")  # both have said it before
+
+
+def test_a_stopped_student_resumes_bit_for_bit(fit, tmp_path, interrupted):
+    whole = fit("whole", cache="other")
+    interrupted(lambda: fit("stopped"))
+    assert weights(fit("stopped", resume=True)) == weights(whole)
+
+
+@pytest.mark.parametrize("how", ["cut", "shape", "nan"])
+def test_damaged_embeddings_are_one_line(fit, teacher, tmp_path, how):
+    fit("first")
+    said = files(tmp_path / "said")
+    for path in said:
+        if how == "cut":
+            path.write_bytes(path.read_bytes()[:40])
+        else:
+            from safetensors.torch import load_file, save_file
+
+            kept = load_file(path)["embedding"]
+            save_file({"embedding": kept[:, 1:].contiguous() if how == "shape" else kept * torch.nan}, path)
+    with pytest.raises(ModelFileError, match=r"is damaged \(.*\); delete it, and the teacher is asked anew"):
+        fit("second")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(fit, tmp_path):
+    (tmp_path / "said").write_text("a file")
+    with pytest.raises(OutputError, match=re.escape(str(tmp_path / "said"))):
+        fit("first")
+
+
+def test_what_lies_there_is_found_by_what_is_heard(teacher, tmp_path):
+    kept = load_teachers(str(teacher), None, CPU, None, str(tmp_path / "said"))
+    waveforms = 0.1 * torch.randn(3, 16000, generator=torch.Generator().manual_seed(0))
+    features, _ = kept._teacher.model.extract_features(waveforms)
+    first = kept.view(Inputs(waveforms, features, torch.tensor([0, 1, 2])))
+    again = kept.view(Inputs(waveforms.clone(), features.clone(), torch.tensor([0, 1, 2])))
+    assert torch.equal(first.embedding, again.embedding)
+    assert torch.equal(first.margin_logits, again.margin_logits)
+    kept.view(Inputs(waveforms, features, torch.tensor([2, 1, 0])))  # labels are no part of it
+    assert len(files(tmp_path / "said")) == 1
+    kept.view(Inputs(waveforms * 1.0001, features))
+    kept.view(Inputs(waveforms, features, teacher_features=features + 1e-3))
+    assert len(files(tmp_path / "said")) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--distillation.attention_maps.weight", "1"], "given with attention_maps, which looks inside the teacher"),
+        (["--distillation.teacher", "self"], "given for a teacher that changes while the student is trained"),
+        (["--distillation.teacher", "", "--distillation.alongside", "t.yaml"], "given for a teacher that changes"),
+    ],
+)
+def test_what_does_not_go_together(fit, tmp_path, options, said):
+    with pytest.raises(RecipeError, match=said):
+        fit("refused", *options)
+    assert not (tmp_path / "refused").exists()
+    assert not (tmp_path / "said").exists()
+
+
+def test_the_run_folder_is_not_written_over_it(fit, tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(OutputError, match="holds the teacher's embeddings"):
+        fit("run", cache="run/said", overwrite=True)
+    shutil.rmtree(tmp_path / "run")
