@@ -7,8 +7,9 @@ to fp32 and evaluated on the test speakers, whom no choice is made on: the best 
 Recipes of `text-dependent` learn phrases of four digits, of speakers that each seed deals anew; all others
 train and test on the speakers of benchmarks/comparison/speakers.csv.
 
-Writes benchmarks/results/small.csv after each run, draws docs/pictures/small.svg, and prints the tables. What is there
-is not done again; a run that was stopped, by whatever, goes on where it stood. A recipe that changed is trained anew.
+Writes benchmarks/results/small.csv after each run, with what intervals of ratios need in small-draws.csv, draws
+docs/pictures/small.svg, and prints the tables. What is there is not done again, on another machine neither; a run that
+was stopped, by whatever, goes on where it stood. A recipe that changed is trained anew.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from at_once import run_jobs
+from draws import Draws
 from parvox.cli.parsing import call
 from parvox.corpora.phrases import REORDERED
 from parvox.corpora.prepared import PreparedCorpus
@@ -40,7 +43,7 @@ from parvox.training.recipe_parsing import read_yaml
 from parvox.training.run import Run
 from parvox.training.trainer import train
 from picture import Point, draw
-from ratios import Kept, format_ratios
+from ratios import ALL, draws_of, format_ratios
 from rows import Rows, markdown
 from speech import prepare_speech
 
@@ -87,7 +90,7 @@ def benchmark(
         seeds: Runs of each recipe.
         only: Recipes to run, by their paths below recipes/small without the suffix; all unless given.
         at_once: Runs side by side, each with its share of the processors.
-        work: Folder for prepared corpora, runs and scores.
+        work: Folder for prepared corpora, runs and exported files.
         out: CSV file to write.
         picture: SVG file to draw.
         options: Recipe fields as training.epochs=1, for all recipes, to see that everything runs.
@@ -99,17 +102,20 @@ def benchmark(
         if name not in names:
             raise ParvoxError(f"--only: unknown recipe {name!r}: {nearest(name, names)}")
     overrides = [f"--{option}" for option in options or []]
-    rows, kept = Rows(out, ("recipe", "seed")), Kept(work / "scores")
+    rows, draws = Rows(out, ("recipe", "seed")), Draws(out, ("recipe", "seed", "trials"), ("eer",))
     chosen = [name for name in names if not only or name in only]
     waiting = []
     for job in (Job(name, seed) for seed in range(1, seeds + 1) for name in chosen):
         settings = digest([read_yaml(RECIPES / f"{job.name}.yaml"), overrides])
         row = rows.find(recipe=job.name, seed=job.seed)
-        if row is None or row["settings"] != settings or not kept.has(job.slug):
+        drawn_before = draws.has(recipe=job.name, seed=job.seed, trials=ALL)
+        if row is None or row["settings"] != settings or not drawn_before:
             waiting.append((job, prepare_corpus(corpus, work, job).folder, overrides, settings))
     work_on = functools.partial(run_job, work=work, threads=max(1, available_processors() // at_once))
-    for count, ((job, *_), row) in enumerate(run_jobs(work_on, waiting, at_once), 1):
+    for count, ((job, *_), (row, drawn)) in enumerate(run_jobs(work_on, waiting, at_once), 1):
         rows.put(row)
+        for trials, each in drawn.items():
+            draws.put({"recipe": job.name, "seed": job.seed, "trials": trials}, each)
         print(f"{count} of {len(waiting)}: {job.name}, seed {job.seed}", file=sys.stderr, flush=True)
     for row in list(rows.rows):  # with nothing beside it
         file = work / "files" / row.get("file", "")
@@ -119,7 +125,7 @@ def benchmark(
     done = {name: found for name, found in done.items() if found}
     print(accuracy_table({name: found for name, found in done.items() if not name.startswith(TEXT_DEPENDENT)}))
     print(kinds_table({name: found for name, found in done.items() if name.startswith(TEXT_DEPENDENT)}))
-    print(format_ratios(kept, lambda name, seed: prepare_corpus(corpus, work, Job(name, seed)), seeds))
+    print(format_ratios(rows, draws))
     points = [
         Point(
             name,
@@ -152,13 +158,18 @@ def digest(settings: Any) -> str:
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
 
 
-def run_job(waiting: tuple[Job, Path, list[str], str], work: Path, threads: int) -> dict[str, Any]:
-    """Train, export, evaluate; each step is skipped where its result is there.
+def run_job(
+    waiting: tuple[Job, Path, list[str], str], work: Path, threads: int
+) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+    """Train, export, evaluate; a step whose result is there is not done again.
 
     Args:
         waiting: The job, its prepared corpus, recipe fields on the command line, and letters that stand for them.
-        work: Folder for runs, files and scores.
+        work: Folder for runs and files.
         threads: To evaluate with.
+
+    Returns:
+        The row, and draws of its EERs by the trials that count.
     """
     job, corpus, overrides, settings = waiting
     prepared = PreparedCorpus.load(corpus)
@@ -170,10 +181,9 @@ def run_job(waiting: tuple[Job, Path, list[str], str], work: Path, threads: int)
         export_model(run, file, corpus=prepared, name=job.name)
     cache = work / "embeddings" / job.slug
     system = evaluate([file], prepared, names=[job.name], cache=cache, threads=threads).systems[0]
-    Kept(work / "scores").put(job.slug, system.scores)
     shutil.rmtree(cache, ignore_errors=True)
-    found = figures(run, file, system)
-    return {"recipe": job.name, "seed": job.seed, **found, "file": file.name, "settings": settings, **environment()}
+    found = {**figures(run, file, system), "file": file.name, "settings": settings, **environment()}
+    return {"recipe": job.name, "seed": job.seed, **found}, draws_of(prepared, system.scores)
 
 
 def figures(run: Run, file: Path, system: SystemResult) -> dict[str, Any]:

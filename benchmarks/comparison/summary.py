@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from comparison.conditions import ALL, CLEAN, REPLICATES
+from comparison.conditions import ALL, CLEAN, RATES, REPLICATES
 from comparison.plan import Expected, compared_with, read_plan
+from draws import Rate, mean, ratio
 from parvox.evaluation.estimate import Estimate
-from parvox.evaluation.resampling import interval
 from rows import markdown
 
 PLAIN = ("label", "embedding")  # the conventional methods, the better of which is to be beaten
@@ -24,18 +24,14 @@ class Run:
     """One seed of a row under one condition.
 
     Attributes:
-        eer: As found.
-        min_dcf: As found.
-        eers: (replicates,) with speakers drawn anew.
-        min_dcfs: (replicates,)
+        eer: With its draws.
+        min_dcf: With its draws.
         added: Parameters that the method adds for training.
         step_s: Seconds of training per step.
     """
 
-    eer: float
-    min_dcf: float
-    eers: NDArray[np.float64]
-    min_dcfs: NDArray[np.float64]
+    eer: Rate
+    min_dcf: Rate
     added: int = 0
     step_s: float = 0.0
 
@@ -89,31 +85,15 @@ def summarise(runs: Runs) -> list[Line]:
     return [
         Line(
             *key,
-            seeds=tuple(run.eer for _, run in sorted(of.items())),
-            eer=_mean([run.eer for run in of.values()], [run.eers for run in of.values()]),
-            min_dcf=_mean([run.min_dcf for run in of.values()], [run.min_dcfs for run in of.values()]),
+            seeds=tuple(run.eer.found for _, run in sorted(of.items())),
+            eer=mean([run.eer for run in of.values()]),
+            min_dcf=mean([run.min_dcf for run in of.values()]),
             added=next(iter(of.values())).added,
             step_s=float(np.mean([run.step_s for run in of.values()])),
             ratios=_ratios(key, runs),
         )
         for key, of in runs.items()
     ]
-
-
-def ratio(above: Mapping[int, Run], below: Mapping[int, Run]) -> Estimate | None:
-    """The ratio of mean EERs over the seeds that both have; None without one.
-
-    Args:
-        above: Runs by seed.
-        below: Runs by seed, on the same trials and with the same draws of speakers.
-    """
-    seeds = sorted(above.keys() & below.keys())
-    if not seeds:
-        return None
-    upper, lower = (_mean_of(runs[seed].eer for seed in seeds) for runs in (above, below))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = _mean_of(above[seed].eers for seed in seeds) / _mean_of(below[seed].eers for seed in seeds)
-    return Estimate(upper / lower if lower else float("nan"), interval(drawn))
 
 
 def print_table(lines: list[Line]) -> None:
@@ -147,7 +127,7 @@ def print_expected(expected: Iterable[Expected], runs: Runs) -> None:
         below = best_of([(*row, first) for row in each.against], runs)
         if above in runs and below is not None:
             seeds = runs[above].keys() & runs[below].keys()
-            cells.append([each.what, each.ratio, _ratio(ratio(runs[above], runs[below])), str(len(seeds))])
+            cells.append([each.what, each.ratio, _ratio(_eer_ratio(runs[above], runs[below])), str(len(seeds))])
     print()
     print(markdown(["ratio of EER", "expected", "found [95 %]", "seeds"], cells))
 
@@ -160,9 +140,9 @@ def print_tuning(found: Iterable[dict[str, Any]]) -> None:
 
 def _run(row: dict[str, Any], draws: NDArray[np.float64] | None) -> Run:
     """A run with its draws of speakers; NaN, and so no interval, where there are none."""
-    eers, min_dcfs = np.full((2, REPLICATES), np.nan) if draws is None else draws
-    step_s = float(row["seconds"]) / int(row["steps"])
-    return Run(float(row["eer"]), float(row["min_dcf"]), eers, min_dcfs, int(row["parameters_added"]), step_s)
+    both = np.full((2, REPLICATES), np.nan) if draws is None else draws
+    eer, min_dcf = (Rate(float(row[name]), drawn) for name, drawn in zip(RATES, both, strict=True))
+    return Run(eer, min_dcf, int(row["parameters_added"]), float(row["seconds"]) / int(row["steps"]))
 
 
 def _place_in_plan() -> Callable[[tuple[Key, Any]], tuple[int, int]]:
@@ -180,7 +160,7 @@ def _ratios(key: Key, runs: Runs) -> dict[str, Estimate]:
     for name, others in against.items():
         other = best_of([(*row, condition) for row in others], runs)
         if other is not None and other != key:
-            estimate = ratio(runs[key], runs[other])
+            estimate = _eer_ratio(runs[key], runs[other])
             if estimate is not None:
                 found[name] = estimate
     return found
@@ -189,15 +169,12 @@ def _ratios(key: Key, runs: Runs) -> dict[str, Estimate]:
 def best_of(keys: Iterable[Key], runs: Runs) -> Key | None:
     """The one with the lowest mean EER among those that have been run."""
     there = [key for key in keys if key in runs]
-    return min(there, key=lambda key: float(np.mean([run.eer for run in runs[key].values()])), default=None)
+    return min(there, key=lambda key: float(np.mean([run.eer.found for run in runs[key].values()])), default=None)
 
 
-def _mean(values: list[float], draws: list[NDArray[np.float64]]) -> Estimate:
-    return Estimate(float(np.mean(values)), interval(_mean_of(draws)))
-
-
-def _mean_of(values: Iterable[Any]) -> Any:
-    return np.mean(list(values), axis=0)
+def _eer_ratio(above: Mapping[int, Run], below: Mapping[int, Run]) -> Estimate | None:
+    upper, lower = ({seed: run.eer for seed, run in runs.items()} for runs in (above, below))
+    return ratio(upper, lower)
 
 
 def _rate(estimate: Estimate) -> str:

@@ -8,7 +8,8 @@ import yaml
 
 from at_once import run_jobs
 from comparison.plan import chosen_jobs, compared_with, merged, read_expected, read_plan
-from comparison.summary import Run, best_of, ratio
+from comparison.summary import Run, best_of
+from draws import Rate
 from parvox.errors import ParvoxError
 from parvox.training.recipe import load_recipe
 
@@ -93,19 +94,10 @@ def test_what_is_expected_is_of_rows_that_the_plan_has():
     assert all({each.row, *each.against} <= rows for each in expected)
 
 
-def run(eer):
-    return Run(eer, 0.5, np.linspace(eer - 0.01, eer + 0.01, 101), np.full(101, 0.5))
-
-
-def test_ratios_are_of_the_seeds_that_both_have():
-    ours, others = {1: run(0.1), 2: run(0.2)}, {2: run(0.4), 3: run(0.9)}
-    found = ratio(ours, others)
-    assert found.value == 0.5
-    assert found.interval.low == pytest.approx(0.19 / 0.39, rel=0.01)  # the same draws above and below
-    assert ratio({1: run(0.1)}, others) is None
-
-
 def test_the_best_of_several_has_the_lowest_mean():
-    runs = {("tiny", name, "clean"): {1: run(eer)} for name, eer in (("teacher", 0.6), ("none", 0.3))}
-    assert best_of([*runs, ("tiny", "dkd", "clean")], runs) == ("tiny", "none", "clean")
-    assert best_of([], runs) is None
+    def runs(eer):
+        return {1: Run(Rate(eer, np.full(9, eer)), Rate(0.5, np.full(9, 0.5)))}
+
+    there = {("tiny", "teacher", "clean"): runs(0.6), ("tiny", "none", "clean"): runs(0.3)}
+    assert best_of([*there, ("tiny", "dkd", "clean")], there) == ("tiny", "none", "clean")
+    assert best_of([], there) is None

@@ -9,9 +9,12 @@ import pytest
 import picture
 import ratios
 import small
+from draws import Draws
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.errors import ParvoxError
+from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.trials import TrialIndex
+from rows import Rows
 
 
 @pytest.fixture
@@ -22,11 +25,11 @@ def trained(tmp_path, monkeypatch, prepared_tiny):
     def run_job(waiting, work, threads):
         job, _, overrides, settings = waiting
         jobs.append((job, overrides))
-        ratios.Kept(work / "scores").put(job.slug, np.zeros(3, np.float32))
         figures = dict.fromkeys(
             ("eer", "eer_low", "eer_high", "min_dcf", "parameters", "macs_1s", "ms_3s", "train_s"), 0.25 * job.seed
         )
-        return {"recipe": job.name, "seed": job.seed, "settings": settings, **figures}
+        row = {"recipe": job.name, "seed": job.seed, "settings": settings, **figures}
+        return row, {ratios.ALL: np.zeros((1, ratios.REPLICATES))}
 
     monkeypatch.setattr(small, "run_job", run_job)
     monkeypatch.setattr(small, "prepare_corpus", lambda *_: PreparedCorpus.load(prepared_tiny))
@@ -55,13 +58,13 @@ def test_what_is_done_is_not_done_again(trained, tmp_path, capsys):
     assert "| 37.50 % [37.5, 37.5] | 25.00, 50.00 |" in capsys.readouterr().out
 
 
-def test_other_settings_and_lost_scores_are_done_again(trained, tmp_path):
+def test_other_settings_and_lost_draws_are_done_again(trained, tmp_path):
     run(tmp_path, seeds=1)
     run(tmp_path, seeds=1, options=["training.epochs=2"])
     assert [overrides for _, overrides in trained[2:]] == [["--training.epochs=2"]] * 2
-    (tmp_path / "scores" / "xvector-seed1.npy").unlink()
+    (tmp_path / "small-draws.csv").unlink()
     run(tmp_path, seeds=1, options=["training.epochs=2"])
-    assert [job.name for job, _ in trained[4:]] == ["xvector"]
+    assert [job.name for job, _ in trained[4:]] == ["bc_cmt", "xvector"]
 
 
 def test_an_unknown_recipe_is_told_the_nearest(tmp_path):
@@ -79,16 +82,19 @@ def test_ratios_of_known_error_rates(tmp_path, monkeypatch):
     trials = TrialIndex.cross(list(speaker_of), list(speaker_of), speaker_of)
     questions = SimpleNamespace(trials=trials, speakers=trials.speakers(speaker_of))
     monkeypatch.setattr(ratios, "load_questions", lambda corpus: questions)
-    corpus, kept = SimpleNamespace(folder=tmp_path), ratios.Kept(tmp_path)
     draw = np.random.default_rng(0)
     same = (trials.target + draw.normal(0, 0.8, len(trials))).astype(np.float32)
     chance = draw.normal(0, 1, len(trials)).astype(np.float32)
+    key = ("recipe", "seed", "trials")
+    rows, draws = Rows(tmp_path / "r.csv", key[:2]), Draws(tmp_path / "r.csv", key, ("eer",))
     for name, scores in (("same", same), ("shifted", 3 * same + 7), ("chance", chance)):
-        kept.put(f"{name}-seed1", scores)
+        rows.put({"recipe": name, "seed": 1, "eer": ScoreSet.from_labels(scores, trials.target).eer()})
+        for which, each in ratios.draws_of(None, scores).items():
+            draws.put({"recipe": name, "seed": 1, "trials": which}, each)
     pairs = (("same", "shifted"), ("same", "chance"), ("same", "missing"))
     comparisons = tuple(ratios.Comparison(f"{a} / {b}", a, b, "?") for a, b in pairs)
     monkeypatch.setattr(ratios, "COMPARISONS", comparisons)
-    lines = ratios.format_ratios(kept, lambda name, seed: corpus, 1).splitlines()
+    lines = ratios.format_ratios(rows, draws).splitlines()
     cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[2] for line in lines if " / " in line}
     assert cells["same / shifted"] == "1.00 [1.00, 1.00]"  # EER knows no scale
     assert float(cells["same / chance"].split()[0]) < 0.9
