@@ -31,7 +31,7 @@ from tqdm import tqdm
 from parvox.cli.parsing import call
 from parvox.errors import ParvoxError
 from parvox.evaluation.environment import environment
-from parvox.export.compact import compact_frontend, strip
+from parvox.export.compact import compact_bands, compact_frontend, strip
 from parvox.export.int8 import Quantiser
 from parvox.export.onnx_graph import to_onnx
 from parvox.export.speed import repeated_milliseconds, session_milliseconds
@@ -134,7 +134,7 @@ def pytorch_speed(model: SpeakerModel) -> dict[str, float]:
 def fp32_speed(graph: onnx.ModelProto, features: FbankSettings) -> dict[str, float]:
     """Size of the exported file, and milliseconds on one core."""
     copied = onnx.load_model_from_string(graph.SerializeToString())
-    return _file_speed("fp32", strip(compact_frontend(copied, features)).SerializeToString())
+    return _file_speed("fp32", strip(compact_bands(compact_frontend(copied, features))).SerializeToString())
 
 
 def int8_speed(graph: onnx.ModelProto, features: FbankSettings) -> dict[str, float]:

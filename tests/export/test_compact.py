@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from parvox.export.compact import compact_frontend, compact_weights, strip
+from parvox.export.compact import compact_bands, compact_frontend, compact_weights, strip
 from parvox.export.session import cosine_distances, embed, open_session
 from parvox.models.frontend import Fbank, FbankSettings
 
@@ -114,6 +114,8 @@ def linear_graph(op_type, weight, **attributes):
         ("Gemm", {}, (64, 40), (3, 64), (1, 40)),
         ("MatMul", {}, (4, 64, 40), (4, 5, 64), (4, 1, 40)),
         ("MatMul", {"first": True}, (40, 64), (64, 7), (40, 1)),
+        ("Gemm", {"first": True}, (40, 64), (64, 7), (40, 1)),
+        ("Gemm", {"first": True, "transA": 1}, (64, 40), (64, 7), (1, 40)),
         ("Conv", {}, (40, 16, 1, 3), (2, 16, 1, 9), (40, 1, 1, 1)),
     ],
 )
@@ -140,6 +142,38 @@ def test_weights_are_stored_in_eight_bits_with_a_scale_for_each_output(op_type, 
 def test_small_weights_are_left_alone():
     model = linear_graph("Gemm", np.ones((8, 8), np.float32))
     assert [tensor.name for tensor in compact_weights(model, keep=()).graph.initializer] == ["w"]
+
+
+def banded(channels, bins, reach, columns, kind=np.float32):
+    """A stack of matrices with a band, and what stands beside it."""
+    rng = np.random.default_rng(bins + reach)
+    rows, places = np.indices((bins, columns))
+    inside = (np.abs(places - rows) <= reach) | (places >= bins)
+    return np.where(inside, rng.integers(-100, 100, (channels, bins, columns)), 0).astype(kind)
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+@pytest.mark.parametrize(("bins", "reach", "columns"), [(40, 1, 40), (40, 2, 43), (20, 0, 22), (10, 2, 10), (9, 1, 10)])
+def test_bands_are_stored_alone_and_rebuilt_bit_for_bit(bins, reach, columns, eight_bits):
+    array = banded(16, bins, reach, columns)
+    model = linear_graph("MatMul", array, first=True)
+    before = compact_weights(model, keep=()) if eight_bits else model
+    small = compact_bands(before)
+    stored = {tensor.name: tensor for tensor in small.graph.initializer}
+    name = "w.int8" if eight_bits else "w"
+    assert name not in stored
+    assert tuple(stored[f"{name}.bands"].dims) == (16, bins, 2 * reach + 1)
+    assert stored[f"{name}.bands"].data_type == (TensorProto.INT8 if eight_bits else TensorProto.FLOAT)
+    x = np.random.default_rng(0).standard_normal((16, columns, 7)).astype(np.float32)
+    wanted, found = (open_session(m.SerializeToString()).run(None, {"x": x})[0] for m in (before, small))
+    assert np.array_equal(wanted, found)
+
+
+def test_other_matrices_are_left_alone():
+    full, wide, flat = banded(4, 12, 11, 12), banded(4, 12, 1, 40), banded(1, 40, 1, 40)[0]
+    for array in (full, wide, flat, banded(4, 12, 4, 12)):
+        model = linear_graph("MatMul", array, first=True)
+        assert [tensor.name for tensor in compact_bands(model).graph.initializer] == ["w"]
 
 
 def test_stripping_drops_names_and_shapes_but_not_those_of_layers(toy, toy_graph):

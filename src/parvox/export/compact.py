@@ -81,15 +81,16 @@ def compact_weights(model: onnx.ModelProto, keep: Collection[str]) -> onnx.Model
     for node in list(graph):
         if node.op_type not in ("Conv", "Gemm", "MatMul") or node.name in keep or (node.name or "").startswith("front"):
             continue
-        first = node.op_type == "MatMul" and node.inputs[0] is not None and node.inputs[0].is_initializer()
+        first = node.op_type != "Conv" and node.inputs[0] is not None and node.inputs[0].is_initializer()
         weight = node.inputs[0 if first else 1]
         if weight is None or weight.const_value is None or weight.name not in graph.initializers:
             continue
         array = weight.const_value.numpy()
         if array.dtype != np.float32 or array.ndim < 2 or array.size < _WORTH_COMPRESSING:
             continue
-        transposed = "transB" in node.attributes and node.attributes["transB"].as_int() == 1
-        inputs: Any = -1 if first or transposed else -2
+        flag = "transA" if first else "transB"
+        transposed = flag in node.attributes and node.attributes[flag].as_int() == 1
+        inputs: Any = -1 if first != transposed else -2
         if node.op_type == "Conv":
             inputs = tuple(range(1, array.ndim))
         most = 2 ** (_WEIGHT_BITS - 1) - 1
@@ -98,6 +99,47 @@ def compact_weights(model: onnx.ModelProto, keep: Collection[str]) -> onnx.Model
         stored = build.constant("int8", np.rint(array / scale).astype(np.int8))
         cast = build("Cast", stored, to=int(ir.DataType.FLOAT))
         _take_over(graph, weight, build("Mul", cast, build.constant("scale", scale.astype(np.float32))))
+    graph.sort()
+    return ir.to_proto(graph_model)
+
+
+def compact_bands(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store matrices that are zero but for a band along the diagonal as that band.
+
+    What a convolution along the bins multiplies with is such a matrix for each channel, and BC-CMT for inference has
+    two dozen stacks of them, in some of which more columns follow. Written side by side, rows of the band padded to
+    one number more than the matrix is wide, and read again at its width, each row begins one column later than the
+    one before.
+
+    Args:
+        model: A graph, its weights stored in 8 bits or not.
+
+    Returns:
+        The smaller model, of the very same matrices.
+    """
+    graph_model = ir.from_proto(model)
+    graph = graph_model.graph
+    for value in list(graph.initializers.values()):
+        array = value.const_value.numpy() if value.const_value is not None else np.empty(0)
+        if array.ndim != 3 or array.shape[1] < 2 or array.shape[2] < array.shape[1]:
+            continue
+        channels, bins, columns = array.shape
+        _, rows, places = np.nonzero(array[:, :, :bins])
+        reach = int(np.abs(places - rows).max(initial=0))
+        if (2 * reach + 1 + columns - bins) * 2 > columns:
+            continue
+        padded = np.pad(array[:, :, :bins], ((0, 0), (0, 0), (reach, reach)))
+        bands = np.stack([padded[:, range(bins), np.arange(bins) + step] for step in range(2 * reach + 1)], 2)
+        build = _Builder(graph, value.name or "")
+        pads = build.constant("pads", np.array([0, 0, 0, 0, 0, bins - 2 * reach], np.int64))
+        flat = build.constant("flat", np.array([channels, bins * (bins + 1)], np.int64))
+        square = build.constant("square", np.array([channels, bins, bins], np.int64))
+        wide = build("Reshape", build("Pad", build.constant("bands", bands), pads), flat)
+        cut = build("Slice", wide, build.axis(reach), build.axis(reach + bins * bins), build.axis(1))
+        matrix = build("Reshape", cut, square)
+        if columns > bins:
+            matrix = build("Concat", matrix, build.constant("beside", array[:, :, bins:]), axis=2)
+        _take_over(graph, value, matrix)
     graph.sort()
     return ir.to_proto(graph_model)
 

@@ -11,7 +11,7 @@ import onnx
 
 from parvox.errors import ExportError
 from parvox.export.calibrate import METHODS, Clip, Histograms, Method, Ranges
-from parvox.export.compact import compact_frontend, compact_weights, strip
+from parvox.export.compact import compact_bands, compact_frontend, compact_weights, strip
 from parvox.export.quantise import Plan, plan_quantisation, quantise
 from parvox.export.session import cosine_distances, embed_all, open_session
 from parvox.models.frontend import FbankSettings
@@ -103,7 +103,8 @@ class Quantiser:
 
     def _make(self, method: Method, ranges: Ranges, excluded: Sequence[str], groups: tuple[str, ...] = ()) -> Quantised:
         graph = quantise(self._plan, ranges, exclude=excluded)
-        finished = strip(compact_weights(compact_frontend(graph, self._features), keep=excluded))
+        compact = compact_weights(compact_frontend(graph, self._features), keep=excluded)
+        finished = strip(compact_bands(compact))
         distances = self._distances(finished)
         return Quantised(finished, method, float(distances.mean()), float(distances.max()), groups)
 

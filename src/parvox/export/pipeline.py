@@ -18,7 +18,7 @@ from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.scoring import cosine_scores
 from parvox.evaluation.settle import Settled
 from parvox.export.agreement import check_against_pytorch, check_padding
-from parvox.export.compact import compact_frontend, strip
+from parvox.export.compact import compact_bands, compact_frontend, strip
 from parvox.export.contract import build_contract, file_bytes
 from parvox.export.int8 import Calibration, Quantised, Quantiser
 from parvox.export.material import Material
@@ -146,7 +146,7 @@ def export_model(
             "fp32, or give a corpus with dev trials with --corpus"
         )
     traced = _traced_graph(run)
-    graph = strip(compact_frontend(traced, features))
+    graph = strip(compact_bands(compact_frontend(traced, features)))
     session = open_session(graph.SerializeToString(), threads=available_processors())
     probes = material.check_clips(_PROBE_CLIPS)
     pytorch_distance = check_against_pytorch(model, session, probes[::2])
