@@ -82,8 +82,9 @@ def benchmark(
             if not draws.has(budget=budget, group=row.group, row=row.name, seed=seed, condition=FIRST[row.corpus])
         ]
         for count, (job, found) in enumerate(run_jobs(run_job, waiting, at_once), 1):
-            for figures, drawn in found:
+            for figures, _ in found:
                 results.put({"budget": budget, **figures})
+            for figures, drawn in reversed(found):  # with the draws of the first condition the run counts as done
                 draws.put({"budget": budget, **{name: figures[name] for name in KEY if name in figures}}, drawn)
             print(f"{count} of {len(waiting)}: {job.row.full_name}, seed {job.seed}", file=sys.stderr, flush=True)
 

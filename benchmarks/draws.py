@@ -18,7 +18,7 @@ from parvox.evaluation.estimate import Estimate
 from parvox.evaluation.resampling import interval
 from rows import Rows
 
-_FULL = 65535  # a rate of 1; the next smaller one is 0.000015 below
+_FULL, _NONE = 65534, 65535  # a rate of 1, the next smaller one being 0.000015 below; and none at all
 
 
 class Draws:
@@ -40,7 +40,8 @@ class Draws:
 
     def put(self, key: Mapping[str, object], draws: NDArray[np.float64]) -> None:
         """Keep `draws` (rates, replicates), in the place of those with the same key."""
-        text = [base64.b64encode(np.rint(each * _FULL).astype("<u2").tobytes()).decode() for each in draws]
+        whole = np.where(np.isnan(draws), _NONE, np.rint(np.nan_to_num(draws) * _FULL)).astype("<u2")
+        text = [base64.b64encode(each.tobytes()).decode() for each in whole]
         self._rows.put({**key, **dict(zip(self._rates, text, strict=True))})
 
     def get(self, **key: object) -> NDArray[np.float64] | None:
@@ -48,7 +49,8 @@ class Draws:
         row = self._rows.find(**key)
         if row is None:
             return None
-        return np.stack([np.frombuffer(base64.b64decode(row[rate]), "<u2") / _FULL for rate in self._rates])
+        whole = np.stack([np.frombuffer(base64.b64decode(row[rate]), "<u2") for rate in self._rates])
+        return np.where(whole == _NONE, np.nan, whole / _FULL)
 
 
 class Rate(NamedTuple):

@@ -81,8 +81,9 @@ def format_ratios(rows: Rows, draws: Draws) -> str:
         found = ratio(above, below)
         if found is not None:
             seeds = sorted(above.keys() & below.keys())
-            each = ", ".join(f"{above[seed].found / below[seed].found:.2f}" for seed in seeds)
-            lines.append([comparison.what, comparison.expected, found.plain(2), each])
+            each = [ratio({seed: above[seed]}, {seed: below[seed]}) for seed in seeds]
+            told = ", ".join(f"{one.value:.2f}" for one in each if one is not None)
+            lines.append([comparison.what, comparison.expected, found.plain(2), told])
     if not lines:
         return ""
     head = ["ratio of EER", "expected", "found [95 %]", "each seed"]

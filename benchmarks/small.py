@@ -113,9 +113,9 @@ def benchmark(
             waiting.append((job, prepare_corpus(corpus, work, job).folder, overrides, settings))
     work_on = functools.partial(run_job, work=work, threads=max(1, available_processors() // at_once))
     for count, ((job, *_), (row, drawn)) in enumerate(run_jobs(work_on, waiting, at_once), 1):
-        rows.put(row)
         for trials, each in drawn.items():
             draws.put({"recipe": job.name, "seed": job.seed, "trials": trials}, each)
+        rows.put(row)  # last: with it the job counts as done
         print(f"{count} of {len(waiting)}: {job.name}, seed {job.seed}", file=sys.stderr, flush=True)
     for row in list(rows.rows):  # with nothing beside it
         file = work / "files" / row.get("file", "")

@@ -2,12 +2,15 @@
 
 import re
 import shutil
+from unittest.mock import ANY
 
 import pytest
 import torch
+from onnx_models import features_model
 
 from parvox.errors import ModelFileError, OutputError, RecipeError
 from parvox.training.recipe import load_recipe
+from parvox.training.teacher_settings import OnnxSettings, TeacherOptions
 from parvox.training.teachers import Inputs, RunTeacher, load_teachers
 from parvox.training.trainer import train
 
@@ -77,10 +80,15 @@ def test_other_items_another_teacher_or_arithmetic_are_not_mixed_up(fit, tiny_re
     fit("team", "--distillation.teacher", f"[{teacher}, {tmp_path / 'teacher9'}]")  # both have said it before
 
 
-def test_a_stopped_student_resumes_bit_for_bit(fit, tmp_path, interrupted):
+@pytest.mark.parametrize("cache", ["said", "elsewhere", ""])
+def test_a_stopped_student_resumes_bit_for_bit_wherever_embeddings_are_kept(fit, tmp_path, interrupted, cache):
     whole = fit("whole", cache="other")
     interrupted(lambda: fit("stopped"))
-    assert weights(fit("stopped", resume=True)) == weights(whole)
+    assert weights(fit("stopped", resume=True, cache=cache)) == weights(whole)
+    assert fit("stopped", resume=True, cache="").summary == whole.summary | {
+        "seconds": ANY,
+        "utterances_per_s": ANY,
+    }  # a finished run is that run
 
 
 @pytest.mark.parametrize("how", ["cut", "shape", "nan"])
@@ -118,6 +126,35 @@ def test_what_lies_there_is_found_by_what_is_heard(teacher, tmp_path):
     kept.view(Inputs(waveforms * 1.0001, features))
     kept.view(Inputs(waveforms, features, teacher_features=features + 1e-3))
     assert len(files(tmp_path / "said")) == 3
+
+
+def test_a_run_whose_front_end_was_changed_by_hand_is_another_teacher(teacher, tmp_path):
+    waveforms = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    found = []
+    for window in ("hamming", "povey"):
+        path = teacher / "recipe.yaml"
+        path.write_text(re.sub("window: .*", f"window: {window}", path.read_text()))
+        for cache in (str(tmp_path / "said"), ""):
+            taught = load_teachers(str(teacher), None, CPU, None, cache)
+            found.append(taught.view(Inputs(waveforms, torch.zeros(2, 98, 80))).embedding)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({}, {"low_hz": 500.0}), ({}, {"high_hz": 3000.0}), ({"scale": 32768.0}, {"scale": 32768.01})],
+)
+def test_an_onnx_model_fed_otherwise_is_another_teacher(tmp_path, first, second):
+    path = features_model(tmp_path / "m.onnx")
+    waveforms = 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    for settings in (first, second):
+        options = TeacherOptions(onnx=OnnxSettings(convention="wespeaker", **settings))
+        load_teachers(str(path), None, CPU, options, str(tmp_path / "said")).view(Inputs(waveforms, waveforms))
+    assert len(files(tmp_path / "said")) == 2
+    load_teachers(str(path), None, CPU, options, str(tmp_path / "said")).view(Inputs(waveforms, waveforms + 1))
+    assert len(files(tmp_path / "said")) == 2  # it never hears the student's features
 
 
 @pytest.mark.parametrize(

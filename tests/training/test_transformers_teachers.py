@@ -1,6 +1,7 @@
 """Teachers of the transformers library, tiny and random, against the library's own feature extractors."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from parvox.errors import MissingExtraError, ModelFileError, RecipeError
 from parvox.training.recipe import load_recipe
 from parvox.training.teacher_settings import TeacherOptions, TransformersSettings
-from parvox.training.teachers import load_teacher
+from parvox.training.teachers import Inputs, load_teacher, load_teachers
 from parvox.training.trainer import train
 
 transformers = pytest.importorskip("transformers")
@@ -118,6 +119,21 @@ def test_a_student_learns_from_one(folders, tiny_recipe, tmp_path):
     options = ["--distillation.teacher", f"hf:{folders / 'wavlm'}", "--distillation.embedding.weight", "10"]
     run = train(load_recipe(tiny_recipe, [*options, "--training.epochs", "1"]), tmp_path / "run")
     assert run.summary["steps"] > 0
+
+
+def test_kept_embeddings_are_of_the_layers_and_the_configuration_that_were_read(folders, tmp_path):
+    folder = shutil.copytree(folders / "wavlm", tmp_path / "wavlm")
+    given = Inputs(waveforms(), torch.zeros(1))
+
+    def kept(**settings):
+        options = TeacherOptions(transformers=TransformersSettings(layers=(0, 1), **settings))
+        load_teachers(f"hf:{folder}", None, CPU, options, str(tmp_path / "said")).view(given)
+        return len(list((tmp_path / "said").glob("*/*")))
+
+    assert [kept(layer_weights=weights) for weights in ((1.0, 9.0), (9.0, 1.0), (1.0, 9.0))] == [1, 2, 2]
+    config = folder / "preprocessor_config.json"
+    config.write_text(config.read_text().replace('"do_normalize": true', '"do_normalize": false'))
+    assert kept(layer_weights=(1.0, 9.0)) == 3
 
 
 def without(folder, name):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import yaml
+
 from parvox.data import DataSettings
 from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
 from parvox.models import SpeakerModel
 from parvox.training import run as names
 from parvox.training.recipe import Recipe
+from parvox.training.recipe_parsing import read_yaml
 from parvox.training.run import Run
 from parvox.training.teacher_settings import SELF, teacher_path
 from parvox.training.teachers import Teacher
@@ -28,14 +31,18 @@ def expect_summary(run: Run) -> None:
 
 
 def expect_same_recipe(recipe: Recipe, out: Path) -> None:
-    """Raise `OutputError` unless the run in `out` was begun with this recipe."""
+    """Raise `OutputError` unless the run in `out` was begun with this recipe, wherever embeddings are kept."""
     try:
-        begun = (out / names.RECIPE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        begun = read_yaml(out / names.RECIPE)
+    except RecipeError as error:
         raise OutputError(
             f"{out / names.RECIPE} cannot be read, so the run cannot be resumed; train to another folder"
         ) from error
-    if begun != recipe.to_yaml():
+    given = yaml.safe_load(recipe.to_yaml())
+    for each in (begun, given):
+        if isinstance(each.get("distillation"), dict):
+            each["distillation"].pop("cache", None)
+    if begun != given:
         raise OutputError(
             f"{out} was begun with another recipe than the one given, so it cannot be resumed; give the same one "
             f"({out / names.RECIPE}), or another folder"

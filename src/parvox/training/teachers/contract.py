@@ -62,6 +62,7 @@ class Teacher:
         classifier: Its speaker head; None without one.
         speakers: Whom its classifier knows, in class order; None without a classifier.
         checksum: SHA-256 of its weights.
+        told: All else that decides its embeddings, in words of no particular form.
         note: What it is fed, and how that was found out; empty for a teacher that leaves no doubt.
     """
 
@@ -71,6 +72,7 @@ class Teacher:
     classifier: SpeakerLoss | None = None
     speakers: list[str] | None = None
     checksum: str = ""
+    told: str = ""
     note: str = ""
 
     @property
@@ -93,6 +95,10 @@ class Teacher:
             inputs: The batch.
         """
         return View(self.embed(inputs.waveforms), self.classifier, inputs.labels, batch=inputs.batch)
+
+    def hears(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """What of a batch decides its embeddings."""
+        return (inputs.waveforms,)
 
     def show_embeddings_alone(self) -> None:
         """Hear that nobody will look inside, and compute ahead what fixed weights allow."""

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from parvox import __version__
 from parvox.distillation.contract import View
 from parvox.errors import ModelFileError, OutputError
 from parvox.files import atomic_file
@@ -40,8 +41,8 @@ class KeptTeacher(Teacher):
         self._teacher, self._folder = teacher, Path(folder)
         self.side, self.sample_rate_hz, self.min_samples = teacher.side, teacher.sample_rate_hz, teacher.min_samples
         self.classifier, self.speakers = teacher.classifier, teacher.speakers
-        self.checksum, self.note = teacher.checksum, teacher.note
-        self._told = hashlib.blake2b(f"{teacher.checksum} {teacher.note}".encode())
+        self.checksum, self.told, self.note = teacher.checksum, teacher.told, teacher.note
+        self._decided = hashlib.sha256(f"{__version__} {teacher.checksum} {teacher.told}".encode())
 
     def embed(self, waveforms: Tensor) -> Tensor:
         """See `Teacher.embed`; not kept."""
@@ -68,9 +69,9 @@ class KeptTeacher(Teacher):
         """What stands for all that decides the embeddings: the teacher, its arithmetic, and what it hears."""
         device = inputs.waveforms.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        digest = self._told.copy()
+        digest = self._decided.copy()
         digest.update(f"{device} {autocast}".encode())
-        for heard in (inputs.waveforms, inputs.teacher_features):
+        for heard in self._teacher.hears(inputs):
             digest.update(f"{tuple(heard.shape)} {heard.dtype}".encode())
             digest.update(heard.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:32]

@@ -96,6 +96,7 @@ class OnnxTeacher(Teacher):
         self.note = self.convention.note + _where(session, device)
         self.sample_rate_hz = self.convention.sample_rate_hz
         self.checksum = _checksum(path)
+        self.told = f"{self.convention!r} {self._output}"
         features = self.convention.features
         self._fbank = None if features is None else Fbank(features).to(device)
         if features is not None:

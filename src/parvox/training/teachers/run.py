@@ -32,6 +32,7 @@ class RunTeacher(Teacher):
         self.sample_rate_hz = run.recipe.model.features.sample_rate_hz
         self.min_samples = self.model.min_samples
         self.checksum = file_checksum(run.folder / MODEL)
+        self.told = repr(run.recipe.model)
         self._shares_features = student is not None and self.model.settings.features == student.settings.features
 
     @classmethod
@@ -42,6 +43,10 @@ class RunTeacher(Teacher):
             ModelFileError: the folder holds no finished run.
         """
         return cls(load_run(folder), student, device)
+
+    def hears(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """See `Teacher.hears`; features of the student's front end stand for what augmentation does to its own."""
+        return inputs.waveforms, inputs.teacher_features
 
     def show_embeddings_alone(self) -> None:
         """See `Teacher.show_embeddings_alone`."""

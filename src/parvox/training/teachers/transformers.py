@@ -56,7 +56,8 @@ class TransformersTeacher(Teacher):
         self._read = _read_head if head else self._read_frames
         self._layers = _expect_layers(folder, layers, int(self._model.config.num_hidden_layers))
         self._weights = torch.tensor(settings.layer_weights or [1.0] * len(layers), device=device)
-        self.checksum = _checksum(folder)
+        self.checksum = _checksum(folder, "*.safetensors")
+        self.told = f"{settings!r} {_checksum(folder, '*.json')}"
         self.side = Side(f"hf:{folder}", self._try(device), 0)
         read = "the x-vector head" if head else f"the mean over frames of layer {', '.join(map(str, layers))}"
         name = type(self._model).__name__
@@ -175,7 +176,7 @@ def _expect_layers(folder: Path, layers: tuple[int, ...], count: int) -> tuple[i
     return layers
 
 
-def _checksum(folder: Path) -> str:
-    """SHA-256 over the checksums of its files of weights."""
-    parts = [file_checksum(path) for path in sorted(folder.glob("*.safetensors"))]
+def _checksum(folder: Path, files: str) -> str:
+    """SHA-256 over the checksums of its files of a kind."""
+    parts = [file_checksum(path) for path in sorted(folder.glob(files))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
