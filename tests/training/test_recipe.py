@@ -130,18 +130,18 @@ def test_every_recipe_of_the_repository_fits_together(path):
     SpeakerModel(recipe.model)
 
 
-@pytest.mark.parametrize("word", [["--distillation.non_target", "none"], ["--distillation.non_target=none"]])
+@pytest.mark.parametrize("word", [["--distillation.embedding", "none"], ["--distillation.embedding=none"]])
 def test_a_method_of_the_recipe_can_be_taken_out(word):
-    given = ["--corpus", "c", *word, "--distillation.embedding.weight", "30"]
-    assert list(load_recipe(ROOT / "recipes" / "student.yaml", given).distillation.methods) == ["embedding"]
+    given = ["--corpus", "c", *word, "--distillation.label.weight", "3"]
+    assert list(load_recipe(ROOT / "recipes" / "student.yaml", given).distillation.methods) == ["label"]
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--distillation.non_target", "none"], "no method given"),
-        (["--distillation.non_target", "null"], "expected --distillation.non_target none, which takes the method out"),
-        (["--distillation.non_target"], "expected --distillation.non_target none"),
+        (["--distillation.embedding", "none"], "no method given"),
+        (["--distillation.embedding", "null"], "expected --distillation.embedding none, which takes the method out"),
+        (["--distillation.embedding"], "expected --distillation.embedding none"),
         (["--distillation.nontarget", "none"], "unknown distillation method 'nontarget': did you mean 'non_target'"),
     ],
 )

@@ -178,7 +178,7 @@ def summary(corpus: PreparedCorpus) -> str:
         pairs = tested.speakers * (tested.speakers - 1) // 2
         lines.append(
             f"  note: {tested.speakers} test speakers make {pairs:,} pairs, which can speak of no false-accept rate "
-            f"below {100 * smallest_rate(pairs):.2g} %; for more see --test_speakers, or parvox evaluate --split all"
+            f"below {100 * smallest_rate(pairs):.2g} %; for more see --test_speakers"
         )
     lines += [f"  note: {note}" for note in info.notes]
     return "\n".join(lines)

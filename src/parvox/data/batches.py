@@ -279,7 +279,8 @@ def _expect_no_speakers_asked_for(data: DataSettings) -> None:
     for name, unused in (("speaker_balanced", False), ("min_utterances_per_speaker", 1)):
         if getattr(data, name) != unused:
             raise RecipeError(
-                f"data: {name} {getattr(data, name)} given, but the corpus names no speakers; leave it at {unused}"
+                f"data: {name} {getattr(data, name)} given, but the corpus names no speakers; set --data.{name} "
+                f"{str(unused).lower()}"
             )
 
 

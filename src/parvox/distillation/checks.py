@@ -38,7 +38,7 @@ def expect_labels(method: str, pair: Pair) -> None:
     if not pair.labelled:
         raise RecipeError(
             f"distillation.{method}: speech without speaker labels given, and this method needs them; use methods "
-            "that do not, such as distillation.embedding"
+            f"that do not, such as --distillation.{method} none --distillation.embedding.weight 30"
         )
 
 
@@ -48,14 +48,16 @@ def expect_same_classes(method: str, pair: Pair) -> None:
     if not theirs:
         raise RecipeError(
             f"distillation.{method}: the teacher {pair.teacher.name} has no speaker classifier, and this method "
-            "needs one; give it one with parvox fit-head, or use distillation.embedding"
+            "needs one; give it one with parvox fit-head, or use embeddings: "
+            f"--distillation.{method} none --distillation.embedding.weight 30"
         )
     known, taught = pair.student.speakers, pair.teacher.speakers
     if known is not None and taught is not None and list(known) != list(taught):
         raise RecipeError(
             f"distillation.{method}: the teacher {pair.teacher.name} knows {len(taught)} speakers and the corpus has "
             f"{len(known)}, {len(set(known) & set(taught))} of them in common; expected the teacher's own corpus: give "
-            "it a head for yours with parvox fit-head, or use distillation.embedding"
+            "it a head for yours with parvox fit-head, or use embeddings: "
+            f"--distillation.{method} none --distillation.embedding.weight 30"
         )
     if ours != theirs:
         raise RecipeError(
