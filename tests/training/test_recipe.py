@@ -130,6 +130,23 @@ def test_every_recipe_of_the_repository_fits_together(path):
     SpeakerModel(recipe.model)
 
 
+def test_another_choice_leaves_the_fields_of_the_first_behind():
+    path = ROOT / "recipes" / "small" / "ecapa_mqmha_top_k.yaml"
+
+    def recipe(*words):
+        return load_recipe(path, ["--corpus", "c", *words])
+
+    assert recipe("--model.pooling.name", "statistics").model.encoder == recipe().model.encoder
+    other = recipe("--model.name", "depthwise_tdnn")
+    assert other.model.encoder == type(other.model.encoder)()  # not as wide as the recipe's ECAPA-TDNN
+    assert other.model.pooling == recipe().model.pooling
+    assert other.loss == recipe().loss
+    assert recipe("--loss.name=am_softmax", "--loss.margin", "0.3").loss.margin == 0.3
+    with pytest.raises(ParvoxError, match="unknown option '--model.pooling.heads'"):
+        recipe("--model.pooling.name", "statistics", "--model.pooling.heads", "2")
+    assert recipe("--model.name", "ecapa_tdnn", "--model.channels", "64").model.encoder.frames_dim == 768
+
+
 @pytest.mark.parametrize("word", [["--distillation.embedding", "none"], ["--distillation.embedding=none"]])
 def test_a_method_of_the_recipe_can_be_taken_out(word):
     given = ["--corpus", "c", *word, "--distillation.label.weight", "3"]

@@ -115,8 +115,13 @@ def parse_recipe(
     model = _section(data, "model")
     encoder = ENCODERS[chosen(argv, "model.name", model, DEFAULT_MODEL)]
     default_pooling = getattr(encoder.settings, "default_pooling")  # noqa: B009
-    pooling = POOLINGS[chosen(argv, "model.pooling.name", _section(model, "pooling", "model."), default_pooling)]
-    loss = LOSSES[chosen(argv, "loss.name", _section(data, "loss"), DEFAULT_LOSS)]
+    of_pooling, of_loss = _section(model, "pooling", "model."), _section(data, "loss")
+    pooling = POOLINGS[chosen(argv, "model.pooling.name", of_pooling, default_pooling)]
+    loss = LOSSES[chosen(argv, "loss.name", of_loss, DEFAULT_LOSS)]
+    model = _of_choice(model, encoder.name, keep=("pooling", "embedding_dim", "head", "features"))
+    if of_pooling:
+        model = {**model, "pooling": _of_choice(of_pooling, pooling.name)}
+    data |= {key: part for key, part in (("model", model), ("loss", _of_choice(of_loss, loss.name))) if key in data}
     data, argv = _taken_out(data, argv)
     methods = _methods(data, argv)
 
@@ -186,6 +191,13 @@ def _section(data: dict[str, Any], name: str, prefix: str = "") -> dict[str, Any
     if not isinstance(section, dict):
         raise RecipeError(f"recipe field {prefix}{name}: {section!r} given; expected fields under it, such as name:")
     return section
+
+
+def _of_choice(section: dict[str, Any], name: str, keep: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A section without the fields of the choice that it names, where an override names another; `keep` stay."""
+    if section.get("name", name) == name:
+        return section
+    return {key: value for key, value in section.items() if key in keep}
 
 
 def chosen(argv: list[str], key: str, section: dict[str, Any], default: str) -> str:
