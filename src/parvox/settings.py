@@ -97,11 +97,12 @@ def path(given: str) -> Path:
 def _near(key: str, known: list[str]) -> str:
     """The nearest of the keys that stand beside `key`; of the sections, where `key` names none that exists."""
     section = key.rpartition(".")[0]
-    if not section:
+    sections = {name.rpartition(".")[0] for name in known if "." in name}
+    if not section or not sections:
         return nearest(key, {name.partition(".")[0] for name in known})
     beside = [name for name in known if name.rpartition(".")[0] == section]
     if not beside:
-        return nearest(section, {name.rpartition(".")[0] for name in known if "." in name})
+        return nearest(section, sections)
     return nearest(key, beside)
 
 

@@ -287,9 +287,17 @@ def test_info_of_a_recipe(here: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert rows["pooling"][1:5] == ["StatisticsPooling", "1", "×", "3000"]
     total = sum(int(rows[part][-2].replace(",", "")) for part in ("frontend", "encoder", "pooling", "head"))
     assert total == told["parameters"]
+    assert main(["info", "--json", "r.yaml", "--model.embedding_dim", "64"]) == 0
+    smaller = json.loads(capfd.readouterr().out)
+    assert told["parameters"] - smaller["parameters"] == (512 - 64) * 3001
     Path("bad.yaml").write_text("model:\n  name: xvektor\n")
     assert "did you mean 'xvector'" in fails(capfd, "info", "bad.yaml")
+    assert "did you mean 'model.embedding_dim'" in fails(capfd, "info", "r.yaml", "--model.embeding_dim", "64")
     fails(capfd, "info", "missing.yaml")
+
+
+def test_options_that_the_command_has_not(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "'--model.channels': Known: json, path" in fails(capfd, "info", "m.onnx", "--model.channels", "8")
 
 
 def test_info_of_a_prepared_corpus(capfd: pytest.CaptureFixture[str], prepared_tiny: Path) -> None:

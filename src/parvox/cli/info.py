@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING, Any
 from parvox.cli.operating import threshold_rows
 from parvox.cli.parsing import call
 from parvox.errors import MissingExtraError, ModelFileError
+from parvox.settings import Parser
 from parvox.tables import aligned, millions
 
 if TYPE_CHECKING:
     from parvox.runtime.model_file import ModelContract
+    from parvox.training.recipe import Recipe
+
+
+_PROG = "parvox info"
 
 
 def main(argv: list[str]) -> None:
     """Look and print."""
-    call(info, argv, prog="parvox info")
+    shown = next((word for word in argv if not word.startswith("-")), "")
+    if _is_recipe(Path(shown)):
+        position = argv.index(shown)
+        _show_recipe(Path(shown), [*argv[:position], *argv[position + 1 :]])
+    else:
+        call(info, argv, prog=_PROG)
 
 
 def info(path: Path, *, json: bool = False) -> None:
@@ -27,18 +37,21 @@ def info(path: Path, *, json: bool = False) -> None:
 
     Args:
         path: Model file (its checksum is checked), run folder of parvox train or distill, recipe (.yaml; its model is
-            shown layer by layer), or folder of parvox fit-head or prepare.
+            shown layer by layer, and its fields can be overridden as in training: --model.channels 256), or folder of
+            parvox fit-head or prepare.
         json: Print one JSON object, with everything.
     """
     if os.path.isfile(path / "corpus.json"):  # Path.is_file raises for names that no system takes
         told, text = _corpus(path)
     elif os.path.isdir(path):
         told, text = _run_folder(path)
-    elif path.suffix.lower() in (".yaml", ".yml"):
-        told, text = _recipe(path)
     else:
         told, text = _model_file(path)
     print(json_format.dumps(told) if json else text)
+
+
+def _is_recipe(path: Path) -> bool:
+    return path.suffix.lower() in (".yaml", ".yml") and not os.path.isdir(path)
 
 
 def _model_file(path: Path) -> tuple[dict[str, Any], str]:
@@ -95,16 +108,33 @@ def _run_folder(path: Path) -> tuple[dict[str, Any], str]:
     return {"kind": kind, "path": str(path), "summary": summary, "recipe": recipe}, text
 
 
-def _recipe(path: Path) -> tuple[dict[str, Any], str]:
-    """The model layer by layer, and the recipe with every default filled in."""
+def _show_recipe(path: Path, options: list[str]) -> None:
+    """The model layer by layer, and the recipe with every default filled in.
+
+    Args:
+        path: Recipe file.
+        options: --json, and overrides as in training.
+    """
     try:
-        from parvox.models import SpeakerModel
-        from parvox.models.breakdown import layers
-        from parvox.models.cost import cost
-        from parvox.training.recipe import load_recipe
+        from parvox.training.recipe import build_recipe
+        from parvox.training.recipe_parsing import parse_recipe
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"parvox info of a recipe ({error.name} is not installed)", "train") from error
-    recipe = load_recipe(path)
+        raise MissingExtraError(f"{_PROG} of a recipe ({error.name} is not installed)", "train") from error
+
+    def extend(parser: Parser) -> None:
+        parser.add_argument("--json", action="store_true", help="Print one JSON object, with everything.")
+
+    values = parse_recipe(path, options, _PROG, "Show the model of a recipe layer by layer.", extend)
+    json = values.pop("json")
+    told, text = _recipe(path, build_recipe(values))
+    print(json_format.dumps(told) if json else text)
+
+
+def _recipe(path: Path, recipe: Recipe) -> tuple[dict[str, Any], str]:
+    from parvox.models import SpeakerModel
+    from parvox.models.breakdown import layers
+    from parvox.models.cost import cost
+
     model = SpeakerModel(recipe.model)
     least_s = model.min_samples / recipe.model.features.sample_rate_hz
     costs = cost(model, max(1.0, least_s))
