@@ -97,6 +97,7 @@ def test_every_utterance_of_ones_own(
     assert (point.target_trials, point.nontarget_trials) == (12 * 15, 72 * 71 // 2 - 12 * 15)
     assert told["thresholds"]["eer"]["threshold"] == point.threshold
     assert "say nothing about real speech" in told["notes"][0]
+    assert "4 of the 12 speakers are of the training split" in told["notes"][1]
     assert "all pairs of all of" in point.source
 
 

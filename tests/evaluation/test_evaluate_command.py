@@ -214,4 +214,6 @@ def test_the_whole_corpus_is_every_pair_of_it(
     how = ("--split", "all", "--replicates", 0, "--workers", 0, "--no_cache", "--json")
     code, out, _ = run(capsys, six_speakers, "--models", model_file, *how)
     assert code == 0
-    assert json.loads(out)["trials"]["speakers"] == 12
+    told = json.loads(out)
+    assert told["trials"]["speakers"] == 12
+    assert any("4 of the 12 speakers are of the training split" in note for note in told["notes"])

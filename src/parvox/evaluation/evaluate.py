@@ -14,7 +14,7 @@ from parvox.evaluation.calibration import fit_calibration
 from parvox.evaluation.enrolment import Enrolment
 from parvox.evaluation.groups import DURATION, Groups, column_values, columns, group_trials
 from parvox.evaluation.normalisation import Normalisation
-from parvox.evaluation.questions import Questions, load_questions
+from parvox.evaluation.questions import Questions, load_questions, training_notes
 from parvox.evaluation.ranks import Ranks
 from parvox.evaluation.results import Evaluation
 from parvox.evaluation.score_evaluation import (
@@ -192,7 +192,7 @@ def evaluate(
         systems=dict(zip(labels, systems, strict=True)),
         scoring=words,
         paths=questions.paths,
-        notes=_notes(questions),
+        notes=_notes(corpus, questions),
     )
     return evaluate_scores(
         scores, questions.trials, questions.speakers, settings, about=about, groups=groups, tuned=tuned
@@ -254,11 +254,12 @@ def _groups(questions: Questions, by: Sequence[str] | None) -> list[Groups]:
     return found
 
 
-def _notes(questions: Questions) -> list[str]:
+def _notes(corpus: PreparedCorpus, questions: Questions) -> list[str]:
     """What makes these trials easier than those to come."""
+    notes = training_notes(corpus, questions)
     if questions.enrolments is not None:
-        return []
-    return [*_pair_notes(questions.trials), *_session_notes(questions)]
+        return notes
+    return [*notes, *_pair_notes(questions.trials), *_session_notes(questions)]
 
 
 def _pair_notes(trials: TrialIndex) -> list[str]:

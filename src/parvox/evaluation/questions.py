@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """Stands for every utterance of a corpus, whatever split it is in."""
+TRAIN = "train"
+"""The split that models are trained on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +160,20 @@ def load_questions(
 def _cuts(corpus: PreparedCorpus, split: str) -> Iterator[Cut]:
     for each in corpus.splits if split == ALL else (split,):
         yield from corpus.cuts(each, lazy=True)
+
+
+def training_notes(corpus: PreparedCorpus, questions: Questions) -> list[str]:
+    """What to know where speakers of the training split are among those of the trials."""
+    if questions.split not in (TRAIN, ALL) or TRAIN not in corpus.splits:
+        return []
+    asked = set(questions.speakers.names)
+    met = len(asked & set(corpus.speakers(TRAIN)))
+    if not met:
+        return []
+    return [
+        f"{met:,} of the {len(asked):,} speakers are of the training split. A model that learned from them knows them "
+        "better than any others, so that it errs less here than it will: for such a model take another split."
+    ]
 
 
 def _all_pairs(corpus: PreparedCorpus, split: str, listed: EnrolmentList | None) -> TrialIndex:

@@ -15,10 +15,10 @@ from parvox.evaluation.embeddings import Embeddings
 from parvox.evaluation.enrolment import Enrolment, enrol_voices
 from parvox.evaluation.normalisation import Normalisation, cohort_statistics, normalise_scores
 from parvox.evaluation.plda import Plda, fit_plda
-from parvox.evaluation.questions import ALL, Questions
+from parvox.evaluation.questions import ALL, TRAIN, Questions
 from parvox.evaluation.ranks import Ranks, check_processes
 from parvox.evaluation.scoring import pair_products
-from parvox.evaluation.side import TRAIN, Mean, Side, Ways
+from parvox.evaluation.side import Mean, Side, Ways
 from parvox.evaluation.system import System
 
 if TYPE_CHECKING:

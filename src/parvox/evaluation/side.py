@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from parvox.evaluation.embeddings import Embeddings, embed_cuts
 from parvox.evaluation.normalisation import check_cohort, speaker_means
+from parvox.evaluation.questions import TRAIN
 from parvox.evaluation.ranks import Ranks
 from parvox.evaluation.scoring import normalise
 from parvox.evaluation.system import System
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from parvox.corpora.prepared import PreparedCorpus
 
 Mean = Literal["model", "train", "none"]
-
-TRAIN = "train"
 
 _MEAN_UTTERANCES = 2000
 

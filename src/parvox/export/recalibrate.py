@@ -10,7 +10,7 @@ import numpy as np
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.errors import ModelFileError, nearest
 from parvox.evaluation.enrolment import Enrolment
-from parvox.evaluation.questions import Questions, load_questions
+from parvox.evaluation.questions import Questions, load_questions, training_notes
 from parvox.evaluation.scorer import Scorer, ScoringSettings
 from parvox.evaluation.settle import Judged, Settled, SettleSettings, settle, source_words
 from parvox.evaluation.speech import speech_seconds
@@ -81,9 +81,10 @@ def recalibrate(
     )
     scored = scorer.score(questions)
     settled = settle(_judged(questions, scored.scores, corpus.info.synthetic, workers), settings)
+    notes = training_notes(corpus, questions)
     if corpus.info.synthetic:
-        note = "the corpus is synthetic: error rates and thresholds say nothing about real speech"
-        settled = dataclasses.replace(settled, notes=(note, *settled.notes))
+        notes.insert(0, "the corpus is synthetic: error rates and thresholds say nothing about real speech")
+    settled = dataclasses.replace(settled, notes=(*notes, *settled.notes))
     chosen = default or settled.default
     if chosen is not None and chosen not in settled.thresholds:
         why = settled.unsupported.get(chosen)
