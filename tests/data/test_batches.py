@@ -257,6 +257,15 @@ def test_items_from_the_start_are_repeated_from_the_start(make_corpus: Make) -> 
     assert lengths == {True, False}
 
 
+def test_a_note_says_when_items_from_the_start_miss_the_end(make_corpus: Make) -> None:
+    corpus = make_corpus([4, 5])
+    seconds = sorted(cut.duration for cut in corpus.train)
+    some, most = (Batches(corpus, _settings(crop_from="start", crop_s=s), seed=1).note for s in (seconds[3], 99))
+    assert some.startswith(f"data.crop_s: {100 * sum(each > seconds[3] for each in seconds) / 9:.0f} % of")
+    assert not most
+    assert not Batches(corpus, _settings(crop_s=seconds[3]), seed=1).note
+
+
 @pytest.mark.parametrize("samples", [3000, 30000])
 def test_noise_longer_than_the_crop_is_cut_and_shorter_repeated(
     make_corpus: Make, tmp_path: Path, samples: int

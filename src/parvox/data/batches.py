@@ -73,6 +73,7 @@ class Batches:
         sample_rate_hz: Rate of the waveforms.
         batches_per_epoch: Full batches an epoch; what is left over is dropped.
         whole: The utterances that items are cut from.
+        note: What the user should know of the items; empty if nothing.
 
     Raises:
         CorpusError: The corpus has no usable training speech.
@@ -139,6 +140,7 @@ class Batches:
                 f"({self._size} on each of {world_size} processes): lower data.batch_size, "
                 "or raise data.utterances_per_epoch"
             )
+        self.note = _unheard(data, speech.samples[self._utterances] / self.sample_rate_hz)
         factors = (1.0, *data.speed_perturbation)
         self.whole = WholeUtterances(speech, self._utterances, labels, len(self.speakers), factors)
         maker = BatchMaker(speech, labels, len(self.speakers), data, augmentation, noise, rirs, seed, phrases)
@@ -282,6 +284,17 @@ def _expect_no_speakers_asked_for(data: DataSettings) -> None:
                 f"data: {name} {getattr(data, name)} given, but the corpus names no speakers; set --data.{name} "
                 f"{str(unused).lower()}"
             )
+
+
+def _unheard(data: DataSettings, lengths_s: np.ndarray) -> str:
+    """A note where items that begin at the start end before many an utterance does."""
+    longer = float((lengths_s > data.crop_s).mean())
+    if data.crop_from != "start" or longer < 0.1:
+        return ""
+    return (
+        f"data.crop_s: {100 * longer:.0f} % of the utterances are longer than {data.crop_s:g} s, and how they end is "
+        f"never heard; {np.quantile(lengths_s, 0.9):.1f} s hold nine in ten of them"
+    )
 
 
 def _training_speakers(speech: Recordings, fewest: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -109,6 +109,7 @@ class Trainer:
             with_phrases=self.settings.phrase_weight > 0,
         )
         expect_rate(recipe, self.batches.sample_rate_hz)
+        self._tell(self.batches.note)
         self.augmenter = Augmenter(self.batches.sample_rate_hz)
         classifier, self.speakers, labelled = None, self.batches.speakers, self.batches.labelled
         if labelled:
@@ -129,8 +130,7 @@ class Trainer:
         elif distillation and not alongside:
             device, cache = self.fabric.device, distillation.cache
             self.teacher = load_teachers(distillation.teacher, model, device, distillation.options, cache)
-            if self.teacher.note and self.fabric.is_global_zero:
-                tqdm.write(f"      teacher {self.teacher.note}", file=sys.stderr)
+            self._tell(self.teacher.note and f"teacher {self.teacher.note}")
             expect_teacher_hears(self.teacher, self.batches.sample_rate_hz, recipe.data)
             if not any(map(looks_inside, distillation.methods.values())):
                 self.teacher.show_embeddings_alone()
@@ -230,9 +230,13 @@ class Trainer:
         for method in self.module.distillation_methods():
             with self.fabric.autocast():
                 told = method.prepare(self.batches.whole, self.corpus.info.fingerprint)
-            if told and self.fabric.is_global_zero:
-                tqdm.write(f"      {told}", file=sys.stderr)
+            self._tell(told)
         self.fabric.barrier()
+
+    def _tell(self, note: str | None) -> None:
+        """A line above the progress bar, once for all processes; none for nothing."""
+        if note and self.fabric.is_global_zero:
+            tqdm.write(f"      {note}", file=sys.stderr)
 
     def _epoch(self, epoch: int, writer: RunWriter, bar: Any, started: float) -> None:
         settings, progress = self.settings, self.progress
