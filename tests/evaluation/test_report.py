@@ -68,12 +68,12 @@ class Page(HTMLParser):
         return " ".join(self.words)
 
 
-def evaluation(*, synthetic: bool = False, systems: int = 2) -> Evaluation:
+def evaluation(*, synthetic: bool = False, systems: int = 2, replicates: int = 200) -> Evaluation:
     _, trials, speakers = made(0.8, 1)
     names = ["big <teacher>", "small & quick", "third"][:systems]
     scores = {name: made(0.5 + 0.4 * number, number)[0] for number, name in enumerate(names)}
     about = About(corpus="voices", split="test", synthetic=synthetic)
-    return evaluate_scores(scores, trials, speakers, MeasureSettings(replicates=200, seed=11), about=about)
+    return evaluate_scores(scores, trials, speakers, MeasureSettings(replicates=replicates, seed=11), about=about)
 
 
 def test_the_page_is_whole_and_asks_for_nothing() -> None:
@@ -110,6 +110,14 @@ def test_it_says_what_was_found_and_from_what() -> None:
     assert "One thread." in text
     assert "The lowest equal error rate is that of “big <teacher>”" in text
     assert found.environment["hardware"] in text
+
+
+def test_without_intervals_nobody_leads() -> None:
+    found = evaluation(replicates=0)
+    assert "Whether its lead is more than chance is unknown" in Page(render_report(found)).text
+    (line,) = (line for line in found.summary().splitlines() if " minus " in line)
+    assert line.endswith("points")
+    assert "(differs)" in evaluation().summary()
 
 
 def test_synthetic_speech_is_labelled_everywhere() -> None:
@@ -231,6 +239,7 @@ def test_every_part_says_its_piece() -> None:
     page = Page(render_report(found))
     text = page.text
     system = found.systems[0]
+    assert "of the same speaker with the same phrase and" in text
     assert "Chosen on dev.trials; the rates are what happened at them on other trials" in text
     assert "false accepts at most 10 %" in text
     assert "Unknown: " in text

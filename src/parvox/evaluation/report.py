@@ -113,17 +113,26 @@ def _section(evaluation: Evaluation, more: Table, notes: Sequence[str], *, many:
 def _lead(evaluation: Evaluation) -> str:
     """What the table says, in words."""
     best = lowest_eer(evaluation)
+    same, other = "the same speaker", "different ones"
+    if evaluation.systems[0].kinds:
+        same, other = "the same speaker with the same phrase", "another speaker or phrase"
     words = (
-        f"{evaluation.speakers:,} speakers, {evaluation.target_trials:,} trials of the same speaker and "
-        f"{evaluation.nontarget_trials:,} of different ones. "
+        f"{evaluation.speakers:,} speakers, {evaluation.target_trials:,} trials of {same} and "
+        f"{evaluation.nontarget_trials:,} of {other}. "
     )
     if len(evaluation.systems) == 1:
         return words + f"{quoted(best.name)} has an equal error rate of {best.eer.percent()}."
     words += f"The lowest equal error rate is that of {quoted(best.name)}, {best.eer.percent()}."
-    others = [
-        difference.other if difference.system == best.name else difference.system
+    beside_best = [
+        difference
         for difference in evaluation.differences
         if difference.measure == "EER" and best.name in (difference.system, difference.other)
+    ]
+    if not all(difference.known for difference in beside_best):
+        return f"{words} Whether its lead is more than chance is unknown."
+    others = [
+        difference.other if difference.system == best.name else difference.system
+        for difference in beside_best
         if not difference.significant
     ]
     if others:

@@ -154,6 +154,11 @@ class Difference:
     losses: int = 0
 
     @property
+    def known(self) -> bool:
+        """Whether there is an interval to judge it by."""
+        return self.difference.interval is not None
+
+    @property
     def significant(self) -> bool:
         """Whether the interval leaves zero out."""
         found = self.difference.interval
@@ -275,10 +280,10 @@ class Evaluation:
             lines += ["", *aligned(table)]
         for difference in self.differences:
             if difference.measure == "EER":
-                words = "differs" if difference.significant else "no clear difference"
+                words = " (differs)" if difference.significant else " (no clear difference)"
                 lines.append(
                     f"  {quoted(difference.system)} minus {quoted(difference.other)}: "
-                    f"EER {difference.difference.points()} ({words})"
+                    f"EER {difference.difference.points()}{words if difference.known else ''}"
                 )
         lines += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         return "\n".join(lines)
