@@ -23,7 +23,7 @@ from comparison.conditions import ALL, CLEAN, RATES
 from comparison.pictures import draw
 from comparison.plan import Budget, Row, chosen_jobs, read_expected, read_plan
 from comparison.runs import Job, run_job
-from comparison.summary import print_expected, print_table, print_tuning, runs_of, summarise
+from comparison.summary import Line, format_expected, format_lines, format_tuning, runs_of, summarise
 from draws import Draws
 from parvox.cli.parsing import call
 from parvox.corpora.prepared import PreparedCorpus
@@ -91,16 +91,25 @@ def benchmark(
     jobs = chosen_jobs(plan, seeds, headline_seeds or seeds, rows)
     run([job for job in jobs if job[0].name == "teacher"])  # the others learn from them
     run([job for job in jobs if job[0].name != "teacher"])
-    found = [row for row in results.rows if row["budget"] == budget]
     if tuning:
-        print_tuning(found)
-    else:
-        runs = runs_of(found, lambda row: draws.get(**{name: row[name] for name in KEY}))
-        lines = summarise(runs)
-        print_table(lines)
-        print_expected(read_expected(), runs)
-        for path in draw(lines, pictures):
-            print(f"drawn: {path}", file=sys.stderr)
+        print(format_tuning(of_budget(results, budget)))
+        return
+    lines, text = summary(results, draws, budget)
+    print(text)
+    for path in draw(lines, pictures):
+        print(f"drawn: {path}", file=sys.stderr)
+
+
+def summary(results: Rows, draws: Draws, budget: Budget) -> tuple[list[Line], str]:
+    """All that has been run, and the same as Markdown."""
+    runs = runs_of(of_budget(results, budget), lambda row: draws.get(**{name: row[name] for name in KEY}))
+    lines = summarise(runs)
+    return lines, f"{format_lines(lines)}\n\n{format_expected(read_expected(), runs)}"
+
+
+def of_budget(results: Rows, budget: Budget) -> list[dict[str, str]]:
+    """The rows of a budget."""
+    return [row for row in results.rows if row["budget"] == budget]
 
 
 if __name__ == "__main__":

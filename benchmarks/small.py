@@ -53,6 +53,8 @@ RESULTS = HERE / "results" / "small.csv"
 PICTURE = HERE.parent / "docs" / "pictures" / "small.svg"
 TEXT_DEPENDENT = "text-dependent"
 P_TARGET = 0.01
+KEY = ("recipe", "seed")
+DRAWS_KEY = (*KEY, "trials")
 
 
 class Job(NamedTuple):
@@ -102,7 +104,7 @@ def benchmark(
         if name not in names:
             raise ParvoxError(f"--only: unknown recipe {name!r}: {nearest(name, names)}")
     overrides = [f"--{option}" for option in options or []]
-    rows, draws = Rows(out, ("recipe", "seed")), Draws(out, ("recipe", "seed", "trials"), ("eer",))
+    rows, draws = Rows(out, KEY), Draws(out, DRAWS_KEY, ("eer",))
     chosen = [name for name in names if not only or name in only]
     waiting = []
     for job in (Job(name, seed) for seed in range(1, seeds + 1) for name in chosen):
@@ -121,11 +123,8 @@ def benchmark(
         file = work / "files" / row.get("file", "")
         if not row.get("ms_3s") and file.is_file():
             rows.put({**row, "ms_3s": round(milliseconds(file, seconds=3.0, threads=1), 3)})
-    done = {name: [row for row in rows.rows if row["recipe"] == name] for name in names}
-    done = {name: found for name, found in done.items() if found}
-    print(accuracy_table({name: found for name, found in done.items() if not name.startswith(TEXT_DEPENDENT)}))
-    print(kinds_table({name: found for name, found in done.items() if name.startswith(TEXT_DEPENDENT)}))
-    print(format_ratios(rows, draws))
+    done = by_recipe(rows)
+    print(summary(rows, draws))
     points = [
         Point(
             name,
@@ -139,6 +138,21 @@ def benchmark(
     ]
     if points:
         draw(points, picture)
+
+
+def by_recipe(rows: Rows) -> dict[str, list[dict[str, str]]]:
+    """The rows of each recipe that there still is."""
+    names = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in recipe_files())
+    done = {name: [row for row in rows.rows if row["recipe"] == name] for name in names}
+    return {name: found for name, found in done.items() if found}
+
+
+def summary(rows: Rows, draws: Draws) -> str:
+    """All that has been run, as Markdown."""
+    done = by_recipe(rows)
+    speakers = {name: found for name, found in done.items() if not name.startswith(TEXT_DEPENDENT)}
+    phrases = {name: found for name, found in done.items() if name.startswith(TEXT_DEPENDENT)}
+    return "\n".join([accuracy_table(speakers), kinds_table(phrases), format_ratios(rows, draws)])
 
 
 def recipe_files() -> Iterator[Path]:

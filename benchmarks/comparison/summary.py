@@ -27,13 +27,11 @@ class Run:
         eer: With its draws.
         min_dcf: With its draws.
         added: Parameters that the method adds for training.
-        step_s: Seconds of training per step.
     """
 
     eer: Rate
     min_dcf: Rate
     added: int = 0
-    step_s: float = 0.0
 
 
 Runs = dict[Key, dict[int, Run]]  # by seed
@@ -51,7 +49,6 @@ class Line:
         eer: Mean over the seeds.
         min_dcf: Mean over the seeds.
         added: Parameters that the method adds for training.
-        step_s: Seconds of training per step, on whatever was at hand.
         ratios: By the row it is set against, the ratio of EERs over the seeds that both have.
     """
 
@@ -62,7 +59,6 @@ class Line:
     eer: Estimate
     min_dcf: Estimate
     added: int
-    step_s: float
     ratios: dict[str, Estimate]
 
 
@@ -89,16 +85,15 @@ def summarise(runs: Runs) -> list[Line]:
             eer=mean([run.eer for run in of.values()]),
             min_dcf=mean([run.min_dcf for run in of.values()]),
             added=next(iter(of.values())).added,
-            step_s=float(np.mean([run.step_s for run in of.values()])),
             ratios=_ratios(key, runs),
         )
         for key, of in runs.items()
     ]
 
 
-def print_table(lines: list[Line]) -> None:
-    """Error rates and ratios as Markdown, one table a group; then minDCF and costs of all."""
-    costs = []
+def format_lines(lines: list[Line]) -> str:
+    """Error rates and ratios as Markdown, one table a group; then minDCF and parameters of all."""
+    parts, costs = [], []
     for group in dict.fromkeys(line.group for line in lines):
         ours = [line for line in lines if line.group == group]
         names = list(dict.fromkeys(line.condition for line in ours))
@@ -109,16 +104,17 @@ def print_table(lines: list[Line]) -> None:
             ratios = [_ratio(first.ratios.get(name)) for name in ("none", "plain", "teacher")]
             seeds = ", ".join(f"{100 * eer:.1f}" for eer in first.seeds)
             cells.append([row, *(_rate(by_condition[name].eer) for name in names), seeds, *ratios])
-            costs.append([f"{group}/{row}", first.min_dcf.plain(2), f"{first.added:,}", f"{first.step_s:.2f}"])
-        print(f"\n### {group}\n")
-        print(markdown(["row", *names, "each seed", "/ alone", "/ better plain", "/ teacher"], cells))
-    print(
-        "\nEER in %, mean over the seeds [95 % by speaker]. Ratios are of EERs clean, or of all kinds, seed by seed.\n"
+            costs.append([f"{group}/{row}", first.min_dcf.plain(2), f"{first.added:,}"])
+        parts.append(f"### {group}")
+        parts.append(markdown(["row", *names, "each seed", "/ alone", "/ better plain", "/ teacher"], cells))
+    parts.append(
+        "EER in %, mean over the seeds [95 % by speaker]. Ratios are of EERs clean, or of all kinds, seed by seed."
     )
-    print(markdown(["row", "minDCF", "parameters added", "seconds a step"], costs))
+    parts.append(markdown(["row", "minDCF", "parameters added"], costs))
+    return "\n\n".join(parts)
 
 
-def print_expected(expected: Iterable[Expected], runs: Runs) -> None:
+def format_expected(expected: Iterable[Expected], runs: Runs) -> str:
     """What papers lead one to expect, and what was found, as Markdown."""
     cells = []
     for each in expected:
@@ -128,21 +124,20 @@ def print_expected(expected: Iterable[Expected], runs: Runs) -> None:
         if above in runs and below is not None:
             seeds = runs[above].keys() & runs[below].keys()
             cells.append([each.what, each.ratio, _ratio(_eer_ratio(runs[above], runs[below])), str(len(seeds))])
-    print()
-    print(markdown(["ratio of EER", "expected", "found [95 %]", "seeds"], cells))
+    return markdown(["ratio of EER", "expected", "found [95 %]", "seeds"], cells)
 
 
-def print_tuning(found: Iterable[dict[str, Any]]) -> None:
+def format_tuning(found: Iterable[dict[str, Any]]) -> str:
     """What was tried on the dev speakers, as Markdown."""
     cells = [[f"{each['group']}/{each['row']}", f"{100 * float(each['eer']):.2f}"] for each in found]
-    print(markdown(["row", "EER clean, dev"], cells))
+    return markdown(["row", "EER clean, dev"], cells)
 
 
 def _run(row: dict[str, Any], draws: NDArray[np.float64] | None) -> Run:
     """A run with its draws of speakers; NaN, and so no interval, where there are none."""
     both = np.full((2, REPLICATES), np.nan) if draws is None else draws
     eer, min_dcf = (Rate(float(row[name]), drawn) for name, drawn in zip(RATES, both, strict=True))
-    return Run(eer, min_dcf, int(row["parameters_added"]), float(row["seconds"]) / int(row["steps"]))
+    return Run(eer, min_dcf, int(row["parameters_added"]))
 
 
 def _place_in_plan() -> Callable[[tuple[Key, Any]], tuple[int, int]]:
