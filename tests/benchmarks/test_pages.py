@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import distillation
 import pytest
+
+import distillation
 import small
 from comparison.conditions import RATES
 from draws import Draws
