@@ -288,7 +288,7 @@ def _notes(
     if synthetic:
         notes.append("the corpus is synthetic: error rates and thresholds say nothing about real speech")
     if settled is None:
-        notes.append("no dev trials of both kinds: the file carries no threshold, so verify needs --threshold")
+        notes.append("no dev trials of both kinds: the file carries no threshold; parvox calibrate adds some")
     else:
         notes += settled.notes
     if quantised is not None and quantised.excluded:

@@ -146,7 +146,10 @@ class Verifier:
                 raise ModelFileError(f"{embedder.name}: no threshold {name}. {contract.unsupported[name]}")
             raise ModelFileError(f"{embedder.name}: unknown operating point {name!r}: {known}")
         if name is None and threshold is None:
-            raise ModelFileError(f"{embedder.name}: no threshold in this model file: give one with --threshold")
+            raise ModelFileError(
+                f"{embedder.name}: no threshold in this model file: give one with --threshold, or have parvox "
+                "calibrate choose some on recordings of known speakers"
+            )
         self.embedder = embedder
         self.operating_point = name
         self._point = None if name is None else contract.thresholds[name]
