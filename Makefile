@@ -18,10 +18,10 @@ demo: $(VENV)/installed
 	$(BIN)/parvox demo $(DEMO_OPTIONS)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
