@@ -99,7 +99,7 @@ def benchmark(
     """
     if seeds < 1:
         raise ParvoxError(f"--seeds {seeds} given; expected 1 or more")
-    names = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in recipe_files())
+    names = recipe_names()
     for name in only or []:
         if name not in names:
             raise ParvoxError(f"--only: unknown recipe {name!r}: {nearest(name, names)}")
@@ -124,7 +124,7 @@ def benchmark(
         if not row.get("ms_3s") and file.is_file():
             rows.put({**row, "ms_3s": round(milliseconds(file, seconds=3.0, threads=1), 3)})
     done = by_recipe(rows)
-    print(summary(rows, draws))
+    print(summary(done, rows, draws))
     points = [
         Point(
             name,
@@ -142,17 +142,20 @@ def benchmark(
 
 def by_recipe(rows: Rows) -> dict[str, list[dict[str, str]]]:
     """The rows of each recipe that there still is."""
-    names = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in recipe_files())
-    done = {name: [row for row in rows.rows if row["recipe"] == name] for name in names}
+    done = {name: [row for row in rows.rows if row["recipe"] == name] for name in recipe_names()}
     return {name: found for name, found in done.items() if found}
 
 
-def summary(rows: Rows, draws: Draws) -> str:
+def summary(done: dict[str, list[dict[str, str]]], rows: Rows, draws: Draws) -> str:
     """All that has been run, as Markdown."""
-    done = by_recipe(rows)
     speakers = {name: found for name, found in done.items() if not name.startswith(TEXT_DEPENDENT)}
     phrases = {name: found for name, found in done.items() if name.startswith(TEXT_DEPENDENT)}
     return "\n".join([accuracy_table(speakers), kinds_table(phrases), format_ratios(rows, draws)])
+
+
+def recipe_names() -> list[str]:
+    """Their paths below `recipes/small`, without the suffix."""
+    return sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in recipe_files())
 
 
 def recipe_files() -> Iterator[Path]:

@@ -19,7 +19,8 @@ def comparison() -> str:
 
 
 def accuracy() -> str:
-    return small.summary(Rows(small.RESULTS, small.KEY), Draws(small.RESULTS, small.DRAWS_KEY, ("eer",)))
+    results = Rows(small.RESULTS, small.KEY)
+    return small.summary(small.by_recipe(results), results, Draws(small.RESULTS, small.DRAWS_KEY, ("eer",)))
 
 
 @pytest.mark.parametrize(("page", "printed"), [("comparison.md", comparison), ("models.md", accuracy)])
