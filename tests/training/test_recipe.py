@@ -34,6 +34,13 @@ def test_a_recipe_survives_its_own_yaml(tmp_path):
     assert load_recipe(again) == recipe
 
 
+def test_text_that_is_null_is_not_given(tmp_path):
+    section = {"teacher": "runs/teacher", "cache": None, "embedding": {}}
+    recipe = load_recipe(write(tmp_path, {**BASE, "distillation": section, "init": None}))
+    assert recipe.distillation.cache == ""
+    assert recipe.init == ""
+
+
 def test_overrides_win_and_choose(tmp_path):
     overrides = ["--model.name", "xvector", "--model.pooling.name=mean", "--model.embedding_dim", "7"]
     data = {**BASE, "model": {"name": "ecapa_tdnn"}}

@@ -261,6 +261,8 @@ def as_options(data: dict[str, Any], parser: Parser, source: str) -> list[str]:
                 walk(value, f"{name}.")
             elif name not in known and value is None and section_known:
                 continue  # an empty section: all defaults
+            elif value is None and isinstance(parser.get_default(name), str):
+                continue  # else text would be the word "null"
             elif name not in known:
                 raise RecipeError(f"{source}: {one_line(f'Key {name!r} is not expected', sorted(known))}")
             else:
