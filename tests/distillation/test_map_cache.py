@@ -189,6 +189,11 @@ def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
         cache(tmp_path, Speech([160000])).fill(lambda utterance: pytest.fail("computed"))
 
 
+def test_a_folder_that_cannot_be_asked_for_is_one_line(tmp_path):
+    with pytest.raises(OutputError, match="cannot write .*; choose a folder that is writable"):
+        cache(tmp_path / ("n" * 300), Speech([1600]))
+
+
 def test_maps_of_whole_utterances_are_those_computed(tmp_path):
     model, classifier = frozen(make(seed=2))
     speech = Speech([8000, 5600, 100])  # the last is too short for a frame, and played over and over

@@ -113,6 +113,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(fit, tmp_path):
         fit("first")
 
 
+def test_a_folder_that_cannot_be_asked_for_is_one_line(fit):
+    with pytest.raises(OutputError, match="cannot write .*; choose a folder that is writable"):
+        fit("first", cache="n" * 300)
+
+
 def test_what_lies_there_is_found_by_what_is_heard(teacher, tmp_path):
     kept = load_teachers(str(teacher), None, CPU, None, str(tmp_path / "said"))
     waveforms = 0.1 * torch.randn(3, 16000, generator=torch.Generator().manual_seed(0))

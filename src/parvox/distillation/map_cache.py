@@ -58,7 +58,9 @@ class MapCache:
         self._speech, self._features = speech, features
         self._numbers = {name: number for number, name in enumerate(names)}
         self._opened: OrderedDict[int, tuple[Any, np.ndarray]] = OrderedDict()
-        if not (self.folder / FACTS).is_file():
+        with output_errors(self.folder):
+            known = (self.folder / FACTS).is_file()
+        if not known:
             with atomic_file(self.folder / FACTS, overwrite=True) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 

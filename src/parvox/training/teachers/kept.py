@@ -17,7 +17,7 @@ from torch import Tensor
 from parvox import __version__
 from parvox.distillation.contract import View
 from parvox.errors import ModelFileError, OutputError
-from parvox.files import atomic_file
+from parvox.files import atomic_file, output_errors
 from parvox.training.teachers.contract import Inputs, Teacher
 
 _NAME = "embedding"
@@ -57,7 +57,9 @@ class KeptTeacher(Teacher):
         """See `Teacher.view`."""
         name = self._name(inputs)
         path = self._folder / name[:2] / f"{name}.safetensors"
-        if path.is_file():
+        with output_errors(path):
+            kept = path.is_file()
+        if kept:
             embedding = self._read(path, len(inputs.waveforms)).to(inputs.waveforms.device)
         else:
             embedding = self._teacher.view(inputs).embedding
