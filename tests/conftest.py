@@ -121,3 +121,30 @@ def prepared_tiny(tiny_tree: Path) -> Path:
     out = tiny_tree.parent / "prepared"
     prepare("csv", tiny_tree, out, PrepareSettings(dev_speakers=3, test_speakers=3))
     return out
+
+
+@pytest.fixture(scope="session")
+def write_recipe() -> Callable[[Path, Path], None]:
+    """Write a recipe of one epoch of a small x-vector: ``write_recipe(path, corpus)``."""
+
+    def write(path: Path, corpus: Path) -> None:
+        path.write_text(
+            f"""
+seed: 5
+corpus: {corpus}
+model:
+  name: xvector
+  channels: [16, 16, 16, 16, 24]
+  embedding_dim: 12
+data:
+  crop_s: 0.5
+  batch_size: 8
+  workers: 0
+training:
+  epochs: 1
+  accelerator: cpu
+  precision: fp32
+"""
+        )
+
+    return write

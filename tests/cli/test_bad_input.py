@@ -21,29 +21,15 @@ import soundfile
 from parvox.cli.main import main
 
 RATE = 16000
-RECIPE = """
-seed: 5
-corpus: {corpus}
-model:
-  name: xvector
-  channels: [16, 16, 16, 16, 24]
-  embedding_dim: 12
-data:
-  crop_s: 0.5
-  batch_size: 8
-  workers: 0
-training:
-  epochs: 1
-  accelerator: cpu
-  precision: fp32
-"""
 
 
 @pytest.fixture(scope="session")
-def made(prepared_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(
+    prepared_tiny: Path, write_recipe: Callable[[Path, Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder with a recipe, a finished run, and its model file. Do not write into it."""
     folder = tmp_path_factory.mktemp("made")
-    (folder / "r.yaml").write_text(RECIPE.format(corpus=prepared_tiny))
+    write_recipe(folder / "r.yaml", prepared_tiny)
     assert main(["train", str(folder / "r.yaml"), "--out", str(folder / "run")]) == 0
     assert main(["export", str(folder / "run"), str(folder / "m.onnx")]) == 0
     return folder

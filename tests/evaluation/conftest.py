@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))  # tiny_model, a model file that needs no training
-
-RECIPE = """
-seed: 5
-corpus: {corpus}
-model:
-  name: xvector
-  channels: [16, 16, 16, 16, 24]
-  embedding_dim: 12
-data:
-  crop_s: 0.5
-  batch_size: 8
-training:
-  epochs: 1
-  accelerator: cpu
-  precision: fp32
-"""
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +41,14 @@ def centred_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_folder(six_speakers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(
+    six_speakers: Path, write_recipe: Callable[[Path, Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A run of one epoch."""
     from parvox.training.recipe import load_recipe
     from parvox.training.trainer import train
 
     folder = tmp_path_factory.mktemp("runs")
     recipe = folder / "tiny.yaml"
-    recipe.write_text(RECIPE.format(corpus=six_speakers))
+    write_recipe(recipe, six_speakers)
     return train(load_recipe(recipe), folder / "tiny").folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +21,6 @@ from parvox.evaluation.measures import ScoreSet
 from parvox.evaluation.questions import load_questions
 from parvox.evaluation.trials import TrialIndex
 from word_corpus import write_words
-
-RECIPE = """
-seed: 5
-corpus: {corpus}
-model:
-  name: xvector
-  channels: [16, 16, 16, 16, 24]
-  embedding_dim: 12
-data:
-  crop_s: 0.5
-  batch_size: 8
-training:
-  epochs: 1
-  accelerator: cpu
-  precision: fp32
-"""
 
 KINDS = ["target-wrong", "target-wrong-reordered", "impostor-correct", "impostor-wrong"]
 
@@ -137,7 +122,9 @@ def test_a_list_of_ones_own_is_taken_as_it_says(phrases: Path, model_file: Path)
     assert [kind.kind for kind in found.systems[0].kinds] == KINDS
 
 
-def test_training_and_export_take_the_dev_trials(phrases: Path, tmp_path: Path) -> None:
+def test_training_and_export_take_the_dev_trials(
+    phrases: Path, write_recipe: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
     from parvox.export.material import Material
     from parvox.training.recipe import load_recipe
     from parvox.training.trainer import train
@@ -145,7 +132,7 @@ def test_training_and_export_take_the_dev_trials(phrases: Path, tmp_path: Path) 
     corpus = PreparedCorpus.load(phrases)
     assert Material(corpus, 16000, 400).speaker_pairs() == 1
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(RECIPE.format(corpus=phrases))
+    write_recipe(recipe, phrases)
     train(load_recipe(recipe), tmp_path / "run")
     with (tmp_path / "run" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
