@@ -3,20 +3,22 @@
 Source: Jin et al., "Multi-Level Logit Distillation", CVPR 2023, with the normalisations of the authors' code
 (github.com/Jin-Ying/Multi-Level-Logit-Distillation, KD_ours.py). P is softmax(z / T), of B rows and N columns.
 
-With many classes every pass over a (B, N) tensor counts, so the levels share posteriors and products, and gradients are
-written out: nothing but the logits is kept for them. They reach the student alone.
+With many classes every pass over a (B, N) tensor counts. So the levels share posteriors and products, all temperatures
+are taken of a block of columns while it is in the processor's cache, and gradients are written out: nothing of the size
+of the logits is kept for them but the logits. They reach the student alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Wanted = tuple[bool, bool, bool]
+_IN_CACHE = 1 << 17  # numbers of a block: half a dozen such are at work at once
 
 
 def alignment(
@@ -90,7 +92,8 @@ class _Alignment(torch.autograd.Function):
 
     The (classes, classes) matrices are never formed. With D = P_T - P_S and M = P_T + P_S their difference is
     (D'M + M'D) / 2, whose squared norm is (⟨DD', MM'⟩ + ⟨MD', DM'⟩) / 2: products of (batch, batch) alone, and small
-    where D is small, without a difference of large numbers. Likewise P_T P_T' - P_S P_S' = (MD' + DM') / 2.
+    where D is small, without a difference of large numbers. Likewise P_T P_T' - P_S P_S' = (MD' + DM') / 2. All follow
+    from P_S P_S', P_S D' and DD'.
     """
 
     @staticmethod
@@ -104,80 +107,159 @@ class _Alignment(torch.autograd.Function):
         classes: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(student, teacher, instances, classes)
-        ctx.temperatures, ctx.wanted = temperatures, wanted
         with torch.autocast(student.device.type, enabled=False):
-            return torch.stack([_levels(student, teacher, t, wanted, instances, classes) for t in temperatures]).sum(0)
+            pairs = zip(_softmaxes(student, temperatures), _softmaxes(teacher, temperatures), strict=True)
+            ctx.agreements = [_Agreement(*pair, wanted, masked=classes is not None) for pair in pairs]
+            for columns in _blocks(student):
+                keep = None if classes is None else classes[columns]
+                for each in ctx.agreements:
+                    each.add(student[:, columns], teacher[:, columns], keep)
+            return torch.stack([each.levels(student.shape[1], instances) for each in ctx.agreements]).sum(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         student, teacher, instances, classes = ctx.saved_tensors
-        gradient = torch.zeros_like(student)
+        gradient = torch.empty_like(student)
         with torch.autocast(student.device.type, enabled=False):
-            for temperature in ctx.temperatures:
-                _add_gradient(gradient, upstream[0], student, teacher, temperature, ctx.wanted, instances, classes)
+            slopes = [_Slope(each, student.shape[1], instances, upstream[0]) for each in ctx.agreements]
+            for columns in _blocks(student):
+                keep = None if classes is None else classes[columns]
+                gradient[:, columns] = sum(slope.of(student[:, columns], teacher[:, columns], keep) for slope in slopes)
         return gradient, None, None, None, None, None
 
 
-def _levels(
-    student: Tensor, teacher: Tensor, temperature: float, wanted: Wanted, instances: Tensor | None, keep: Tensor | None
-) -> Tensor:
-    """The three levels at one temperature, (3,)."""
-    levels = student.new_zeros(3)
-    ours, theirs = ((each / temperature).log_softmax(-1) for each in (student, teacher))
-    posteriors = theirs.exp()
-    if wanted[0]:
-        divergences = (theirs.sub_(ours).mul_(posteriors)).sum(-1)
-        levels[0] = temperature**2 * (divergences if instances is None else instances * divergences).mean()
-    if wanted[1] or wanted[2]:
-        del theirs
-        total = ours.exp_()
-        difference = posteriors - total
-        total += posteriors
-        crossed = total @ difference.T
-        if wanted[2]:
-            levels[2] = _among((crossed + crossed.T) / 2, instances).square().sum() / len(student)
-        if wanted[1]:
+def _blocks(logits: Tensor) -> Iterator[slice]:
+    """Columns that are worked on together: as many as a processor's cache holds, all of them on other devices."""
+    batch, count = logits.shape
+    width = max(1, _IN_CACHE // batch) if logits.device.type == "cpu" else count
+    return (slice(start, start + width) for start in range(0, count, width))
+
+
+class _Softmax(NamedTuple):
+    """What some columns of the logits need to know of all to become posteriors at one temperature.
+
+    Attributes:
+        temperature: T.
+        highest: (batch, 1), of each row's logits.
+        log_sum: (batch, 1), log Σ exp((z - highest) / T).
+    """
+
+    temperature: float
+    highest: Tensor
+    log_sum: Tensor
+
+    def log(self, logits: Tensor) -> Tensor:
+        """Logarithms of posteriors, (batch, columns)."""
+        return (logits - self.highest).div_(self.temperature).sub_(self.log_sum)
+
+
+def _softmaxes(logits: Tensor, temperatures: Sequence[float]) -> list[_Softmax]:
+    highest = logits.amax(1, keepdim=True)
+    sums = logits.new_zeros(len(temperatures), len(logits), 1)
+    for columns in _blocks(logits):
+        below = logits[:, columns] - highest
+        for total, temperature in zip(sums, temperatures, strict=True):
+            total += (below / temperature).exp_().sum(1, keepdim=True)
+    return [_Softmax(temperature, highest, total.log()) for temperature, total in zip(temperatures, sums, strict=True)]
+
+
+class _Agreement:
+    """The levels at one temperature, from columns that come block by block, and what their gradients need.
+
+    Args:
+        student: Makes the student's posteriors.
+        teacher: Makes the teacher's.
+        wanted: Which levels.
+        masked: Whether some classes do not count.
+
+    Attributes:
+        divergences: (batch,) Σ P_T (log P_T - log P_S).
+        products: (3, batch, batch), P_S P_S', P_S D' and DD'.
+        kept: The same over the classes that count.
+    """
+
+    def __init__(self, student: _Softmax, teacher: _Softmax, wanted: Wanted, masked: bool) -> None:
+        self.student, self.teacher, self.wanted = student, teacher, wanted
+        batch, new = len(student.highest), student.highest.new_zeros
+        self.divergences = new(batch)
+        self.products = new(3, batch, batch)
+        self.kept = new(3, batch, batch) if masked else self.products
+
+    def add(self, student: Tensor, teacher: Tensor, keep: Tensor | None) -> None:
+        """Take in columns of the logits, (batch, columns); with `keep` (columns,) those count where it is 1."""
+        ours, theirs = self.student.log(student), self.teacher.log(teacher)
+        posteriors = theirs.exp()
+        if self.wanted[0]:
+            self.divergences += theirs.sub_(ours).mul_(posteriors).sum(1)
+        if self.wanted[1] or self.wanted[2]:
+            ours.exp_()
+            difference = posteriors.sub_(ours)
+            _add_products(self.products, ours, difference)
             if keep is not None:
-                difference, total = difference * keep, total * keep
-                crossed = total @ difference.T
-            squared = (difference @ difference.T * (total @ total.T)).sum() + (crossed * crossed.T).sum()
-            levels[1] = squared / (2 * student.shape[1])
-    return levels
+                _add_products(self.kept, ours * keep, difference * keep)
+
+    def levels(self, count: int, instances: Tensor | None) -> Tensor:
+        """The three, (3,); 0 where not wanted."""
+        divergences = self.divergences if instances is None else instances * self.divergences
+        ss, sd, dd = self.kept
+        mm, md = 4 * ss + 2 * (sd + sd.T) + dd, 2 * sd + dd
+        between = ((dd * mm).sum() + (md * md.T).sum()) / (2 * count)
+        among = self.apart(instances).square().sum() / len(divergences)
+        levels = torch.stack([self.student.temperature**2 * divergences.mean(), between, among])
+        return levels * levels.new_tensor(self.wanted)
+
+    def apart(self, instances: Tensor | None) -> Tensor:
+        """P_T P_T' - P_S P_S', zero but among the instances that count."""
+        _, sd, dd = self.products
+        apart: Tensor = sd + sd.T + dd
+        return apart if instances is None else apart * instances * instances[:, None]
 
 
-def _add_gradient(
-    gradient: Tensor,
-    upstream: Tensor,
-    student: Tensor,
-    teacher: Tensor,
-    temperature: float,
-    wanted: Wanted,
-    instances: Tensor | None,
-    keep: Tensor | None,
-) -> None:
-    """Add to `gradient` (batch, classes) what the levels at one temperature, times `upstream` (3,), give."""
-    batch, count = student.shape
-    ours, theirs = ((each / temperature).softmax(-1) for each in (student, teacher))
-    if wanted[0]:
-        share = upstream[0] * temperature / batch
-        row = share if instances is None else (share * instances)[:, None]
-        gradient.add_(row * (ours - theirs))
-    if not (wanted[1] or wanted[2]):
-        return
-    slope = torch.zeros_like(ours)  # with respect to the student's posteriors
-    if wanted[2]:
-        crossed = (theirs + ours) @ (theirs - ours).T
-        apart = _among((crossed + crossed.T) / 2, instances)
-        slope.addmm_((-4 / batch * upstream[2]) * apart, ours)
-    if wanted[1]:
-        mine, its = (ours, theirs) if keep is None else (ours * keep, theirs * keep)
-        share = 4 / count * upstream[1]
-        slope.addmm_(-share * (mine @ its.T), its).addmm_(share * (mine @ mine.T), mine)
-    slope.sub_((slope * ours).sum(-1, keepdim=True)).mul_(ours)
-    gradient.add_(slope, alpha=1 / temperature)
+def _add_products(products: Tensor, student: Tensor, difference: Tensor) -> None:
+    ss, sd, dd = products
+    ss.addmm_(student, student.T)
+    sd.addmm_(student, difference.T)
+    dd.addmm_(difference, difference.T)
 
 
-def _among(products: Tensor, instances: Tensor | None) -> Tensor:
-    """Products (batch, batch), zero but among the instances that count."""
-    return products if instances is None else products * instances * instances[:, None]
+class _Slope:
+    """The gradient of the levels at one temperature with respect to the student's logits.
+
+    With respect to its posteriors it is `alike` P_S over all classes and `own` P_S + `mixed` P_T over those that count;
+    from there the softmax takes off each row's mean under P_S, for which the products tell enough.
+
+    Args:
+        agreement: At that temperature.
+        count: Classes.
+        instances: Of which some may not count.
+        upstream: (3,), the gradient with respect to the levels.
+    """
+
+    def __init__(self, agreement: _Agreement, count: int, instances: Tensor | None, upstream: Tensor) -> None:
+        self.agreement = agreement
+        temperature, batch = agreement.student.temperature, len(agreement.divergences)
+        of_instances, of_classes, of_batch = upstream * upstream.new_tensor(agreement.wanted)
+        row = (of_instances * temperature / batch).expand(batch)
+        self.row = (row if instances is None else row * instances)[:, None]
+        self.alike = (-4 / batch * of_batch) * agreement.apart(instances)
+        share = 4 / count * of_classes
+        own, apart, _ = agreement.kept
+        mixed = own + apart  # P_S P_T'
+        self.own, self.mixed = share * own, -share * mixed
+        mean = self.alike * agreement.products[0] + self.own * own + self.mixed * mixed
+        self.mean = mean.sum(1, keepdim=True)
+
+    def of(self, student: Tensor, teacher: Tensor, keep: Tensor | None) -> Tensor:
+        """Of columns of the logits, (batch, columns)."""
+        agreement = self.agreement
+        ours, theirs = agreement.student.log(student).exp_(), agreement.teacher.log(teacher).exp_()
+        gradient: Tensor = self.row * (ours - theirs)
+        if not (agreement.wanted[1] or agreement.wanted[2]):
+            return gradient
+        if keep is None:
+            slope = torch.addmm((self.alike + self.own) @ ours, self.mixed, theirs)
+        else:
+            slope = torch.addmm(self.own @ ours, self.mixed, theirs).mul_(keep).addmm_(self.alike, ours)
+        slope.sub_(self.mean).mul_(ours)
+        return gradient.add_(slope, alpha=1 / agreement.student.temperature)
