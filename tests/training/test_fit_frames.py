@@ -16,7 +16,7 @@ from parvox.errors import CorpusError, ModelFileError, RecipeError
 from parvox.models import SpeakerModel
 from parvox.models.frame_classifier import NO_LABEL
 from parvox.models.frontend import Fbank, FbankSettings
-from parvox.training.checkpoint import save_tensors
+from parvox.training.checkpoint import load_tensors, save_tensors
 from parvox.training.fit_frames import FrameSettings, load_frames
 from parvox.training.frame_labels import FrameLabels, read_ctm
 from parvox.training.recipe import load_recipe
@@ -140,6 +140,37 @@ def test_the_same_seed_fits_the_same(tones, fitted, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == fitted.read_bytes()
 
 
+def test_only_a_frame_classifier_is_replaced(tones, fitted, tmp_path, capsys):
+    for name, content in (("corpus.json", b"{}"), ("model.safetensors", None), ("folder", "")):
+        out = tmp_path / name
+        if content == "":
+            out.mkdir()
+        elif content is None:
+            save_tensors(out, {"weight": torch.zeros(1)})
+        else:
+            out.write_bytes(content)
+        before = out.read_bytes() if out.is_file() else None
+        assert main(["fit-frames", str(tones), str(out), *FRAMES, "--overwrite"]) == 2
+        assert "nothing that parvox fit-frames wrote" in capsys.readouterr().err
+        assert out.is_dir() if before is None else out.read_bytes() == before
+    again = tmp_path / "again.safetensors"
+    again.write_bytes(fitted.read_bytes())
+    assert main(["fit-frames", str(tones), str(again), *FRAMES, "--frames.epochs", "1", "--overwrite"]) == 0
+    assert again.read_bytes() != fitted.read_bytes()
+
+
+def test_weights_that_are_no_numbers_are_neither_written_nor_taken(tones, fitted, tmp_path, capsys, monkeypatch):
+    tensors, state = load_tensors(fitted)
+    broken = tmp_path / "broken.safetensors"
+    save_tensors(broken, {name: tensor * torch.nan for name, tensor in tensors.items()}, state)
+    with pytest.raises(ModelFileError, match="holds no frame classifier"):
+        load_frames(broken)
+    monkeypatch.setattr("parvox.training.fit_frames._finite", lambda _: False)
+    assert main(["fit-frames", str(tones), str(tmp_path / "f.safetensors"), *FRAMES, "--frames.epochs", "1"]) == 2
+    assert "no longer finite; lower frames.learning_rate (0.01)" in capsys.readouterr().err
+    assert not (tmp_path / "f.safetensors").exists()
+
+
 def phonetic(tones, tmp_path, *overrides):
     """A recipe of a model with phonetic positions."""
     path = tmp_path / "phonetic.yaml"
@@ -185,8 +216,9 @@ def test_what_does_not_fit_is_named_before_training(tones, fitted, tmp_path):
     save_tensors(other, {"weight": torch.zeros(1)})
     with pytest.raises(ModelFileError, match="holds no frame classifier"):
         load_frames(other)
-    with pytest.raises(RecipeError, match=r"frames\.epochs: 0 given"):
-        FrameSettings(epochs=0)
+    for field, value in (("epochs", 0), ("learning_rate", 1e30), ("learning_rate", float("nan")), ("batch_s", 1e9)):
+        with pytest.raises(RecipeError, match=rf"frames\.{field}: .* given"):
+            FrameSettings(**{field: value})
 
 
 def test_other_models_need_none(tiny_recipe):

@@ -185,6 +185,15 @@ def frame_by_frame(path):
     return saved(path, nodes, "wav", ["B", "S"], {"sample_rate": "16000"}, outputs=outputs)
 
 
+def always_the_same(path):
+    nodes = [
+        helper.make_node("ReduceMean", ["wav", "axes"], ["mean"]),
+        helper.make_node("Mul", ["mean", "zeros"], ["embs"]),
+    ]
+    weights = {"zeros": np.zeros((1, DIM), np.float32), "axes": np.array([1])}
+    return saved(path, nodes, "wav", ["B", "S"], {"sample_rate": "16000"}, weights=weights)
+
+
 def secretly_fixed(path):
     nodes = [helper.make_node("MatMul", ["wav", "weights"], ["embs"])]
     weights = {"weights": np.ones((16000, DIM), np.float32)}
@@ -217,6 +226,7 @@ def secretly_fixed(path):
         (two_outputs, {}, r"2 outputs given \(embs, logits\); say which: onnx.output"),
         (two_outputs, {"output": "emb"}, "onnx.output 'emb' given; it has embs, logits"),
         (frame_by_frame, {}, "grows with the length"),
+        (always_the_same, {}, "gave the same embedding for two different utterances"),
         (secretly_fixed, {}, "onnxruntime failed on 2 utterances of 1.30 s"),
         (lambda path: path.write_bytes(b"\x08no model"), {}, "cannot load it"),
         (lambda path: None, {}, "cannot be read"),

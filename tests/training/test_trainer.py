@@ -279,6 +279,11 @@ def test_a_folder_that_is_no_run_is_never_deleted(tiny_recipe, tmp_path):
         (["--training.accumulate", "1000"], "accumulate"),
         (["--distillation.teacher", "nowhere", "--distillation.label.weight", "1"], "nowhere"),
         (["--training.accelerator", "cuda"], "cannot train on"),
+        (["--training.nodes", "2"], "nothing says where the other machines are"),
+        (
+            ["--data.batch_size", "1", "--model.head", "bn_linear_bn"],
+            "model.head bn_linear_bn normalises over the batch",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(tiny_recipe, tmp_path, overrides, says):

@@ -103,6 +103,19 @@ def test_a_method_that_needs_labels_is_refused_before_anything_is_decoded(
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [("training.phrase_weight", "1.0"), ("data.classes", "speaker_phrase"), ("data.speaker_balanced", "true")],
+)
+def test_settings_that_need_labels_are_refused_before_anything_is_decoded(
+    recipe_file, teacher, recordings, tmp_path, capsys, monkeypatch, option, value
+):
+    monkeypatch.setattr("parvox.training.unlabelled.prepare", lambda *_, **__: pytest.fail("data was read"))
+    assert distil(recipe_file, teacher, recordings, tmp_path / "run", *EMBEDDING, f"--{option}", value) == 2
+    assert f"; set --{option} " in capsys.readouterr().err
+    assert not list(tmp_path.glob("run*"))
+
+
+@pytest.mark.parametrize(
     ("options", "says"),
     [
         (["--distillation.label.weight", "1"], "has no speaker classifier, and this method needs one"),

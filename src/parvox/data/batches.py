@@ -119,7 +119,7 @@ class Batches:
             self._utterances, labels, self.speakers = _training_speakers(speech, data.min_utterances_per_speaker)
             by_speaker = labels[self._utterances]
         else:
-            _expect_no_speakers_asked_for(data)
+            data.expect_no_labels_asked_for()
             self._utterances, labels, self.speakers = np.arange(len(speech)), np.full(len(speech), -1), []
             by_speaker = np.zeros(len(speech), np.int64)
         phrases = None
@@ -274,16 +274,6 @@ class Plans(Sampler[Any]):
 
 def _as_it_is(value: Any) -> Any:
     return value
-
-
-def _expect_no_speakers_asked_for(data: DataSettings) -> None:
-    """Raise `RecipeError` for settings that mean speakers."""
-    for name, unused in (("speaker_balanced", False), ("min_utterances_per_speaker", 1)):
-        if getattr(data, name) != unused:
-            raise RecipeError(
-                f"data: {name} {getattr(data, name)} given, but the corpus names no speakers; set --data.{name} "
-                f"{str(unused).lower()}"
-            )
 
 
 def _unheard(data: DataSettings, lengths_s: np.ndarray) -> str:

@@ -121,6 +121,15 @@ class DataSettings:
                 f"data: speed_perturbation {list(factors)} given; expected different factors from 0.5 to 2, without 1"
             )
 
+    def expect_no_labels_asked_for(self) -> None:
+        """Raise `RecipeError` for settings that mean speakers or phrases."""
+        for name, unused in (("speaker_balanced", False), ("min_utterances_per_speaker", 1), ("classes", "speaker")):
+            if getattr(self, name) != unused:
+                raise RecipeError(
+                    f"data: {name} {getattr(self, name)} given, but the corpus names no speakers; set --data.{name} "
+                    f"{str(unused).lower()}"
+                )
+
     def crop_samples(self, sample_rate_hz: int) -> int:
         """Samples of each item at a sample rate."""
         return round(self.crop_s * sample_rate_hz)

@@ -16,6 +16,7 @@ from parvox.errors import RecipeError
 
 Normalisation = Literal["minmax", "rank"]
 _NAME = "integrated"
+_MOST = 10_000  # steps, and frames that are averaged
 _MOST_FRAMES = 32768  # in one pass: what a batch of 160 items of 2 s has
 _MOST_FRAMES_CPU = 6400  # more would leave the caches: a quarter slower, with three times the memory
 
@@ -45,13 +46,16 @@ class MapSettings:
             raise RecipeError(f"distillation.{_NAME}.durations_s: none given; expected one or more, such as [1, 0]")
         for duration in self.durations_s:
             not_negative(_NAME, durations_s=duration)
+        if self.steps > _MOST:
+            raise RecipeError(f"distillation.{_NAME}.steps: {self.steps} given; expected {_MOST} at most")
         try:
             path_points(self.rule, self.steps)
         except RecipeError as error:
             raise RecipeError(f"distillation.{_NAME}.steps: {error}") from error
-        if self.smooth_frames < 1 or self.smooth_frames % 2 == 0:
+        if not 1 <= self.smooth_frames <= _MOST or self.smooth_frames % 2 == 0:
             raise RecipeError(
-                f"distillation.{_NAME}.smooth_frames: {self.smooth_frames} given; expected an odd number, 1 or more"
+                f"distillation.{_NAME}.smooth_frames: {self.smooth_frames} given; expected an odd number from 1 to "
+                f"{_MOST}"
             )
 
 

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, EncoderOutput, mask_from_lengths, masked, strided_lengths
-from parvox.models.layers import SameConv1d, check_odd, check_positive, initialise, masked_mean
+from parvox.models.layers import (
+    SameConv1d,
+    check_each_positive,
+    check_odd,
+    check_positive,
+    initialise,
+    masked_mean,
+)
 from parvox.models.registry import ENCODERS
 
 _NAME = "cam_plus_plus"
@@ -52,11 +59,7 @@ class CamPlusPlusSettings:
             segment=self.segment,
         )
         check_odd(_NAME, kernel=self.kernel)
-        if not self.layers or min(self.layers) < 1 or min(self.dilations, default=0) < 1:
-            raise RecipeError(
-                f"{_NAME}: layers {list(self.layers)} and dilations {list(self.dilations)} given; "
-                "expected one or more numbers from 1 up"
-            )
+        check_each_positive(_NAME, layers=self.layers, dilations=self.dilations)
         if len(self.layers) != len(self.dilations):
             raise RecipeError(
                 f"{_NAME}: {len(self.layers)} layers and {len(self.dilations)} dilations given; "

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, EncoderOutput, masked, strided_lengths
-from parvox.models.layers import SameConv1d, SqueezeExcitation, check_odd, check_positive, initialise
+from parvox.models.layers import (
+    MOST_LAYERS,
+    SameConv1d,
+    SqueezeExcitation,
+    check_each_positive,
+    check_odd,
+    check_positive,
+    initialise,
+)
 from parvox.models.registry import ENCODERS
 
 _NAME = "depthwise_tdnn"
@@ -48,14 +56,11 @@ class DepthwiseTdnnSettings:
             _NAME,
             channels=self.channels,
             expansion=self.expansion,
-            stride=self.stride,
             frames_dim=self.frames_dim,
         )
+        check_positive(_NAME, MOST_LAYERS, stride=self.stride)
         check_odd(_NAME, kernel=self.kernel, stem_kernel=self.stem_kernel)
-        if not self.dilations or min(self.dilations) < 1:
-            raise RecipeError(
-                f"{_NAME}: dilations {list(self.dilations)} given; expected one or more numbers from 1 up"
-            )
+        check_each_positive(_NAME, dilations=self.dilations)
         if self.se_dim < 0:
             raise RecipeError(f"{_NAME}: se_dim {self.se_dim} given; expected 0 (none) or more")
 

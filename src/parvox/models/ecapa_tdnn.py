@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, EncoderOutput
-from parvox.models.layers import SameConv1d, SqueezeExcitation, check_odd, check_positive, initialise
+from parvox.models.layers import (
+    SameConv1d,
+    SqueezeExcitation,
+    check_each_positive,
+    check_odd,
+    check_positive,
+    initialise,
+)
 from parvox.models.registry import ENCODERS
 
 _NAME = "ecapa_tdnn"
@@ -43,10 +50,7 @@ class EcapaTdnnSettings:
     def __post_init__(self) -> None:
         check_positive(_NAME, channels=self.channels, frames_dim=self.frames_dim, se_dim=self.se_dim, scale=self.scale)
         check_odd(_NAME, kernel=self.kernel, stem_kernel=self.stem_kernel)
-        if not self.dilations or min(self.dilations) < 1:
-            raise RecipeError(
-                f"{_NAME}: dilations {list(self.dilations)} given; expected one or more numbers from 1 up"
-            )
+        check_each_positive(_NAME, dilations=self.dilations)
         if self.scale < 2 or self.channels % self.scale:
             raise RecipeError(
                 f"{_NAME}: scale {self.scale} with {self.channels} channels given; "

@@ -20,6 +20,7 @@ from parvox.models.contract import mask_from_lengths
 
 FULL_SCALE = 32768.0
 """What samples in [-1, 1] are multiplied by: Kaldi's filterbanks are defined on 16-bit sample values."""
+_LONGEST_WINDOW_MS = 1000
 _ENERGY_FLOOR = 1.1920928955078125e-07  # Kaldi's: the float32 epsilon
 
 
@@ -55,10 +56,10 @@ class FbankSettings:
             raise RecipeError(
                 f"features: mel bins from {self.low_hz} to {high} Hz given; expected 0 <= low < high <= {nyquist}"
             )
-        if not 0 < self.frame_shift_ms <= self.frame_length_ms:
+        if not 0 < self.frame_shift_ms <= self.frame_length_ms <= _LONGEST_WINDOW_MS:
             raise RecipeError(
                 f"features: a shift of {self.frame_shift_ms} ms with windows of {self.frame_length_ms} ms given; "
-                "expected 0 < shift <= window length"
+                f"expected 0 < shift <= window length <= {_LONGEST_WINDOW_MS}"
             )
 
     @property

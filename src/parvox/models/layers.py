@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from parvox.errors import RecipeError
 from parvox.models.contract import mask_from_lengths, masked
 
+MOST_LAYERS = 1000
+"""Of a kind; also the longest stride and dilation. More is a slip, and a model that takes for ever to build."""
+_MOST_CHANNELS = 10_000_000
 
-def check_positive(model: str, **values: int) -> None:
-    """Raise `RecipeError` for the first of the named settings that is below 1.
+
+def check_positive(model: str, most: int = _MOST_CHANNELS, **values: int) -> None:
+    """Raise `RecipeError` for the first of the named settings that is below 1, or beyond all measure.
 
     Args:
         model: Name of the model, for the message.
+        most: The highest that makes sense.
         **values: Settings by field name.
     """
     for field, value in values.items():
         if value < 1:
             raise RecipeError(f"{model}: {field} {value} given; expected 1 or more")
+        if value > most:
+            raise RecipeError(f"{model}: {field} {value} given; expected 1 to {most}")
+
+
+def check_each_positive(model: str, **values: Sequence[int]) -> None:
+    """Raise `RecipeError` for the first of the named settings that is not one or more numbers from 1 up.
+
+    Args:
+        model: Name of the model, for the message.
+        **values: Settings by field name, each of numbers that `MOST_LAYERS` bounds.
+    """
+    for field, numbers in values.items():
+        if not numbers or min(numbers) < 1 or max(numbers) > MOST_LAYERS:
+            raise RecipeError(
+                f"{model}: {field} {list(numbers)} given; expected one or more numbers from 1 to {MOST_LAYERS}"
+            )
 
 
 def check_odd(model: str, **values: int) -> None:

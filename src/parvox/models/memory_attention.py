@@ -12,7 +12,7 @@ from parvox.errors import RecipeError
 from parvox.models.attention import attend, join_heads, split_heads
 from parvox.models.contract import Encoder, EncoderOutput, mask_from_lengths, masked, strided_lengths
 from parvox.models.frame_classifier import FrameClassifier
-from parvox.models.layers import check_odd, check_positive
+from parvox.models.layers import MOST_LAYERS, check_odd, check_positive
 from parvox.models.memory_layers import FeedForwardLayer, KeyValueMemory, ProductKeyMemory, square_root
 from parvox.models.positions import PhoneticPositions, SinusoidalPositions
 from parvox.models.registry import ENCODERS
@@ -81,15 +81,13 @@ class MemoryAttentionSettings:
         check_positive(
             _NAME,
             width=self.width,
-            conv_blocks=self.conv_blocks,
-            stride=self.stride,
-            blocks=self.blocks,
             heads=self.heads,
             memory_slots=self.memory_slots,
             memory_heads=self.memory_heads,
             memory_key_dim=self.memory_key_dim,
             memory_top_k=self.memory_top_k,
         )
+        check_positive(_NAME, MOST_LAYERS, conv_blocks=self.conv_blocks, stride=self.stride, blocks=self.blocks)
         check_odd(_NAME, kernel=self.kernel)
         if self.width % self.heads:
             raise RecipeError(

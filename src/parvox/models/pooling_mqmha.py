@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, Pooling
-from parvox.models.layers import check_positive
+from parvox.models.layers import MOST_LAYERS, check_positive
 from parvox.models.pooling import attention_weights, full_precision, weighted_statistics
 from parvox.models.registry import POOLINGS
 
@@ -39,7 +39,8 @@ class MqmhaPoolingSettings:
     """Width of the layers between, for each query of each head."""
 
     def __post_init__(self) -> None:
-        check_positive(_NAME, heads=self.heads, queries=self.queries, layers=self.layers, hidden=self.hidden)
+        check_positive(_NAME, heads=self.heads, queries=self.queries, hidden=self.hidden)
+        check_positive(_NAME, MOST_LAYERS, layers=self.layers)
 
     def build(self, encoder: Encoder) -> Pooling:
         """The pooling for the frames of `encoder`.

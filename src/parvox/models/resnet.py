@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, EncoderOutput, masked, strided_lengths
-from parvox.models.layers import check_positive, initialise
+from parvox.models.layers import check_each_positive, check_positive, initialise
 from parvox.models.registry import ENCODERS
 
 _NAME = "resnet34"
@@ -33,8 +33,7 @@ class ResNetSettings:
 
     def __post_init__(self) -> None:
         check_positive(_NAME, base_channels=self.base_channels)
-        if not self.blocks or min(self.blocks) < 1:
-            raise RecipeError(f"{_NAME}: blocks {list(self.blocks)} given; expected one or more numbers from 1 up")
+        check_each_positive(_NAME, blocks=self.blocks)
         if self.block not in ("basic", "bottleneck"):
             raise RecipeError(f"{_NAME}: block {self.block!r} given; expected basic or bottleneck")
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import yaml
+from torch import nn
 
 from parvox.data import DataSettings
 from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
@@ -84,6 +85,16 @@ def expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
         )
 
 
+def expect_batch(recipe: Recipe, model: SpeakerModel) -> None:
+    """Raise `RecipeError` where a batch is too small for the embedding head's batch normalisation."""
+    normalised = any(isinstance(part, nn.BatchNorm1d) for part in model.head.modules())
+    if recipe.data.batch_size < 2 and normalised:
+        raise RecipeError(
+            f"data.batch_size: {recipe.data.batch_size} given; model.head {recipe.model.head} normalises over "
+            "the batch and needs 2 or more"
+        )
+
+
 def expect_teacher_hears(teacher: Teacher, corpus_rate_hz: int, data: DataSettings) -> None:
     """Raise `TrainingError` unless the teacher listens at the corpus's rate, and a crop is long enough for it."""
     theirs = teacher.sample_rate_hz
@@ -101,6 +112,12 @@ def expect_teacher_hears(teacher: Teacher, corpus_rate_hz: int, data: DataSettin
 
 def expect_something_to_learn(recipe: Recipe) -> None:
     """Raise `RecipeError` for speech without labels, unless a trained teacher knows more than the student."""
+    recipe.data.expect_no_labels_asked_for()
+    if recipe.training.phrase_weight:
+        raise RecipeError(
+            f"training.phrase_weight: {recipe.training.phrase_weight} given with speech whose words are not known; "
+            "set --training.phrase_weight 0"
+        )
     distillation = recipe.distillation
     if distillation is None:
         raise RecipeError(

@@ -15,6 +15,9 @@ import torch
 from parvox.errors import RecipeError, TrainingError
 from parvox.training.settings import TrainingSettings
 
+# What torchrun and whoever starts processes by hand, SLURM, and LSF set; without one of them processes would wait for
+# each other for ever.
+_LAUNCHERS = {"MASTER_ADDR", "SLURM_NTASKS", "LSB_JOBID"}
 _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -57,10 +60,15 @@ def make_fabric(settings: TrainingSettings, loggers: Any = None) -> tuple[Any, s
         A launched `lightning_fabric.Fabric`, and "fp32", "bf16" or "fp16".
 
     Raises:
-        TrainingError: the accelerator or the number of devices is not there.
+        TrainingError: the accelerator or the number of devices is not there, or other machines cannot be found.
     """
     from lightning_fabric import Fabric
 
+    if settings.nodes > 1 and not _LAUNCHERS & os.environ.keys():
+        raise TrainingError(
+            f"training.nodes: {settings.nodes} given, but nothing says where the other machines are; start the command "
+            "on each with torchrun or by SLURM"
+        )
     accelerator = settings.accelerator
     if accelerator == "auto":
         cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()

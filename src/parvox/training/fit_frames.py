@@ -17,7 +17,7 @@ from torch import Tensor
 from parvox import __version__
 from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import iterate_utterances
-from parvox.errors import ModelFileError, RecipeError
+from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
 from parvox.files import refuse_overwrite
 from parvox.models import SpeakerModel
 from parvox.models.contract import mask_from_lengths
@@ -30,6 +30,7 @@ from parvox.training.engine import chosen_device
 from parvox.training.frame_labels import FrameLabels
 
 _KIND = "frame classifier"
+_MOST_BATCH_S = 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +45,12 @@ class FrameSettings:
     """Seconds of speech a step, padding included."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_s", 1.0)):
-            if not getattr(self, name) >= least:
-                raise RecipeError(f"frames.{name}: {getattr(self, name)} given; expected {least} or more")
-        if not self.learning_rate > 0:
-            raise RecipeError(f"frames.learning_rate: {self.learning_rate} given; expected more than 0")
+        if self.epochs < 1:
+            raise RecipeError(f"frames.epochs: {self.epochs} given; expected 1 or more")
+        if not 1 <= self.batch_s <= _MOST_BATCH_S:
+            raise RecipeError(f"frames.batch_s: {self.batch_s} given; expected 1 to {_MOST_BATCH_S}")
+        if not 0 < self.learning_rate <= 10:
+            raise RecipeError(f"frames.learning_rate: {self.learning_rate} given; expected more than 0, at most 10")
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,14 @@ def fit_frames(
 
     Raises:
         CorpusError: the corpus has no usable labels.
-        OutputError: `out` exists, or cannot be written.
+        TrainingError: it diverged.
+        OutputError: `out` exists, is nothing that this wrote, or cannot be written.
     """
     started = time.monotonic()
     settings = settings or FrameSettings()
     features = dataclasses.replace(features or FbankSettings(), sample_rate_hz=corpus.info.sample_rate_hz)
     refuse_overwrite(out, overwrite)
+    _expect_own(out)
     cuts, dev = list(corpus.cuts("train")), list(corpus.cuts("dev")) if "dev" in corpus.splits else []
     labels = FrameLabels(cuts, dev, alignments)
     where = chosen_device(device)
@@ -116,6 +120,11 @@ def fit_frames(
             classifier.loss(inputs, targets, lengths).backward()
             optimizer.step()
             frequent += torch.bincount(targets[targets != NO_LABEL].cpu(), minlength=len(frequent))
+    if not _finite(classifier):
+        raise TrainingError(
+            "the frame classifier's weights are no longer finite; lower frames.learning_rate "
+            f"({settings.learning_rate})"
+        )
     state: dict[str, Any] = {
         "kind": _KIND,
         "names": labels.names,
@@ -136,6 +145,8 @@ def load_frames(path: Path) -> FittedFrames:
     Raises:
         ModelFileError: the file is missing, damaged, or another kind's.
     """
+    if not path.is_file():
+        raise ModelFileError(f"{path} is missing; expected a file written by parvox fit-frames")
     tensors, state = load_tensors(path)
     try:
         if state.get("kind") != _KIND:
@@ -143,11 +154,28 @@ def load_frames(path: Path) -> FittedFrames:
         features, names = FbankSettings(**state["features"]), [str(name) for name in state["names"]]
         classifier = FrameClassifier(features.bins, len(names))
         classifier.load_state_dict(tensors)
+        if not _finite(classifier):
+            raise ValueError("weights that are not finite")
     except (KeyError, TypeError, ValueError, RuntimeError, RecipeError) as error:
         raise ModelFileError(
             f"{path} holds no frame classifier; expected a file written by parvox fit-frames"
         ) from error
     return FittedFrames(classifier.eval(), features, names)
+
+
+def _expect_own(out: Path) -> None:
+    """Raise `OutputError` where something lies that is not a frame classifier."""
+    try:
+        if out.exists():
+            load_frames(out)
+    except ModelFileError as error:
+        raise OutputError(
+            f"{out} is nothing that parvox fit-frames wrote, so it is not replaced; choose another name"
+        ) from error
+
+
+def _finite(classifier: FrameClassifier) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in classifier.state_dict().values())
 
 
 def give_frames(model: SpeakerModel) -> None:

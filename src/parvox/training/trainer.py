@@ -23,6 +23,7 @@ from parvox.models import SpeakerModel
 from parvox.models.cost import count_parameters
 from parvox.training import run as names
 from parvox.training.checks import (
+    expect_batch,
     expect_crop,
     expect_inputs_outside,
     expect_rate,
@@ -97,6 +98,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         model = SpeakerModel(recipe.model)
         expect_crop(recipe, model)
+        expect_batch(recipe, model)
         self.corpus = PreparedCorpus.load(Path(recipe.corpus))
         self.batches = Batches(
             self.corpus,

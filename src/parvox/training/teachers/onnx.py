@@ -142,6 +142,11 @@ class OnnxTeacher(Teacher):
                     f"{self._path}: gave {tuple(embeddings.shape)} for 2 utterances of noise; expected finite "
                     "embeddings (batch, embedding_dim); name the right output as onnx.output"
                 )
+            if torch.equal(embeddings[0], embeddings[1]):
+                raise ModelFileError(
+                    f"{self._path}: gave the same embedding for two different utterances of noise; expected a model "
+                    "that tells utterances apart"
+                )
             sizes.add(embeddings.shape[1])
         if len(sizes) > 1:
             raise ModelFileError(
