@@ -114,7 +114,8 @@ def _plain_types(text: str) -> str:
         return "text that is not UTF-8 given; rename it"
     union = re.search(r"Subtypes: \[(.*)\] Errors: .*Given value:(.*)", text)
     if union:
-        return f"expected one of {union[1]}; got {union[2].strip() or 'nothing'}"
+        kinds = union[1].replace(", NoneType", "")
+        return f"expected {'one of ' if ',' in kinds else ''}{kinds}; got {union[2].strip() or 'nothing'}"
     text = re.sub(r"Expected an? ([\w, ]+)\.", r"expected \1;", text)
     text = re.sub(r"expected ([^;]*,[^;]*);", r"expected one of \1;", text)
     text = text.replace("expected tuple;", "expected a list such as [1,2];")

@@ -385,7 +385,7 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "an empty number": (
         nothing,
         ["verify", "m.onnx", "a.wav", "a.wav", "--threshold", ""],
-        "threshold: expected one of float, NoneType",
+        "threshold: expected float; got",
     ),
     "too many threads": (nothing, ["verify", "m.onnx", "a.wav", "a.wav", "--threads", "99999999"], "threads: 99999999"),
     "a name that is not text": (

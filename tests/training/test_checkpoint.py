@@ -63,3 +63,17 @@ def test_damage_is_found(tmp_path):
         load_tensors(path)
     with pytest.raises(ModelFileError, match="missing"):
         load_tensors(tmp_path / "other.safetensors")
+
+
+def test_flipped_bits_are_found(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"a": torch.ones(100), "b": torch.ones(())}, {"step": 3})
+    good = path.read_bytes()
+    for place in (good.index(b"step"), -1, -30):
+        bad = bytearray(good)
+        bad[place] ^= 1
+        path.write_bytes(bad)
+        with pytest.raises(ModelFileError, match="is damaged"):
+            load_tensors(path)
+    path.write_bytes(good)
+    assert load_tensors(path)[1] == {"step": 3}

@@ -113,6 +113,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(fit, tmp_path):
         fit("first")
 
 
+def test_nothing_is_kept_among_other_files(fit, teacher, prepared_tiny):
+    for cache, what in ((teacher, "a run"), (prepared_tiny, "a prepared corpus")):
+        with pytest.raises(OutputError, match=f"is {what}; embeddings would lie among its files"):
+            fit("first", cache=cache)
+
+
 def test_a_folder_that_cannot_be_asked_for_is_one_line(fit):
     with pytest.raises(OutputError, match="cannot write .*; choose a folder that is writable"):
         fit("first", cache="n" * 300)

@@ -164,6 +164,10 @@ def test_a_method_of_the_recipe_can_be_taken_out(word):
     ("words", "says"),
     [
         (["--distillation.embedding", "none"], "no method given"),
+        (
+            ["--distillation.label.weight", "1", "--distillation.label", "none"],
+            "--distillation.label none given after its settings",
+        ),
         (["--distillation.embedding", "null"], "expected --distillation.embedding none, which takes the method out"),
         (["--distillation.embedding"], "expected --distillation.embedding none"),
         (["--distillation.nontarget", "none"], "unknown distillation method 'nontarget': did you mean 'non_target'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor
 from parvox.errors import ModelFileError, OutputError
 from parvox.files import atomic_file
 
+_CHECKSUM = "checksum"
+
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any] | None = None) -> None:
     """Write tensors, and plain data as JSON in the header, replacing what was there.
@@ -24,9 +27,11 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], state: dict[str, Any] |
         state: JSON-ready data.
     """
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    # within the one entry, for the file would have several in any order
+    text = json.dumps({**(state or {}), _CHECKSUM: _checksum(contiguous, state or {})})
     with atomic_file(path, overwrite=True) as temporary:
         try:
-            save_file(contiguous, temporary, metadata={"state": json.dumps(state or {})})
+            save_file(contiguous, temporary, metadata={"state": text})
         except SafetensorError as error:  # its way of saying that the disk is full
             words = " ".join(str(error).split())
             raise OutputError(f"cannot write {path}: {words}; choose a folder that is writable and has room") from error
@@ -43,11 +48,24 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {}).get("state", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            checksum = state.pop(_CHECKSUM, None)
+            if checksum not in (None, _checksum(tensors, state)):
+                raise ValueError("its checksum is another")
+            return tensors, state
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise ModelFileError(
             f"{path} is damaged or no safetensors file ({error}); restore it or train again"
         ) from error
+
+
+def _checksum(tensors: dict[str, Tensor], state: dict[str, Any]) -> str:
+    """SHA-256 of all that a file holds: flipped bits would be weights like others."""
+    digest = hashlib.sha256(json.dumps(state).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from torch import nn
 
+from parvox.corpora.prepared import INFO
 from parvox.data import DataSettings
 from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
 from parvox.models import SpeakerModel
@@ -64,6 +65,16 @@ def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
         path = Path(os.path.realpath(folder))
         if folder and Path(os.path.realpath(out)) in (path, *path.parents):
             raise OutputError(f"{out} holds {what}, {folder}; choose another --out")
+
+
+def expect_cache_apart(recipe: Recipe) -> None:
+    """Raise `OutputError` where embeddings are to be kept in a folder that is something else."""
+    cache = recipe.distillation.cache if recipe.distillation else ""
+    for file, what in ((names.RECIPE, "a run"), (INFO, "a prepared corpus")):
+        if cache and os.path.exists(os.path.join(cache, file)):
+            raise OutputError(
+                f"distillation.cache: {cache} is {what}; embeddings would lie among its files: name another folder"
+            )
 
 
 def expect_rate(recipe: Recipe, corpus_rate_hz: int) -> None:

@@ -237,6 +237,8 @@ def _taken_out(data: dict[str, Any], argv: list[str]) -> tuple[dict[str, Any], l
                 f"{word} given; expected --{key.lstrip('-')} none, which takes the method out of the recipe, or one of "
                 f"its settings, such as --distillation.{name}.weight"
             )
+        if any(each.startswith(f"{key}.") for each in kept):
+            raise RecipeError(f"{key} none given after its settings; give one or the other")
         section.pop(METHODS[name].name, None)
     return ({**data, "distillation": section} if section else data), kept
 

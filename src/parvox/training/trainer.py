@@ -24,6 +24,7 @@ from parvox.models.cost import count_parameters
 from parvox.training import run as names
 from parvox.training.checks import (
     expect_batch,
+    expect_cache_apart,
     expect_crop,
     expect_inputs_outside,
     expect_rate,
@@ -72,6 +73,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, overwrite: bool = 
     """
     out = Path(out)
     expect_inputs_outside(recipe, out)
+    expect_cache_apart(recipe)
     if resume and (out / names.SUMMARY).is_file():
         expect_same_recipe(recipe, out)
         run = load_run(out)
