@@ -92,7 +92,7 @@ def plainly(ours, theirs, temperature, instances, classes):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("shares", [(1.0, 1.0, 1.0), (0.0, 3.0, 0.0), (2.0, 0.0, 5.0)])
 def test_values_and_gradients_are_those_of_autograd(monkeypatch, in_cache, masked, shares):
-    monkeypatch.setattr("parvox.distillation.alignment._IN_CACHE", in_cache)
+    monkeypatch.setattr("parvox.distillation.blocks._IN_CACHE", in_cache)
     draw = torch.Generator().manual_seed(4)
     ours, theirs = (2 * torch.randn(5, 9, generator=draw) for _ in range(2))
     instances, classes = (

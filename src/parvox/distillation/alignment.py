@@ -10,15 +10,16 @@ of the logits is kept for them but the logits. They reach the student alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from parvox.distillation.blocks import blocks
+
 Wanted = tuple[bool, bool, bool]
-_IN_CACHE = 1 << 17  # numbers of a block: half a dozen such are at work at once
 
 
 def alignment(
@@ -110,7 +111,7 @@ class _Alignment(torch.autograd.Function):
         with torch.autocast(student.device.type, enabled=False):
             pairs = zip(_softmaxes(student, temperatures), _softmaxes(teacher, temperatures), strict=True)
             ctx.agreements = [_Agreement(*pair, wanted, masked=classes is not None) for pair in pairs]
-            for columns in _blocks(student):
+            for columns in blocks(student):
                 keep = None if classes is None else classes[columns]
                 for each in ctx.agreements:
                     each.add(student[:, columns], teacher[:, columns], keep)
@@ -123,17 +124,10 @@ class _Alignment(torch.autograd.Function):
         gradient = torch.empty_like(student)
         with torch.autocast(student.device.type, enabled=False):
             slopes = [_Slope(each, student.shape[1], instances, upstream[0]) for each in ctx.agreements]
-            for columns in _blocks(student):
+            for columns in blocks(student):
                 keep = None if classes is None else classes[columns]
                 gradient[:, columns] = sum(slope.of(student[:, columns], teacher[:, columns], keep) for slope in slopes)
         return gradient, None, None, None, None, None
-
-
-def _blocks(logits: Tensor) -> Iterator[slice]:
-    """Columns that are worked on together: as many as a processor's cache holds, all of them on other devices."""
-    batch, count = logits.shape
-    width = max(1, _IN_CACHE // batch) if logits.device.type == "cpu" else count
-    return (slice(start, start + width) for start in range(0, count, width))
 
 
 class _Softmax(NamedTuple):
@@ -157,7 +151,7 @@ class _Softmax(NamedTuple):
 def _softmaxes(logits: Tensor, temperatures: Sequence[float]) -> list[_Softmax]:
     highest = logits.amax(1, keepdim=True)
     sums = logits.new_zeros(len(temperatures), len(logits), 1)
-    for columns in _blocks(logits):
+    for columns in blocks(logits):
         below = logits[:, columns] - highest
         for total, temperature in zip(sums, temperatures, strict=True):
             total += (below / temperature).exp_().sum(1, keepdim=True)
