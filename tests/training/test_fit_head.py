@@ -191,6 +191,8 @@ def test_what_cannot_be_done_is_refused(fitted, prepared_tiny, tmp_path):
         fit_head(recipe(path, prepared_tiny, options=rate), tmp_path / "new")
     with pytest.raises(RecipeError, match=r"head.passes: 0 given"):
         HeadSettings(passes=0)
+    with pytest.raises(RecipeError, match=r"head.passes: 5000 given; expected at most 1000"):
+        HeadSettings(passes=5000)
     assert not (tmp_path / "new").exists()
 
 

@@ -117,6 +117,9 @@ def test_nothing_is_kept_among_other_files(fit, teacher, prepared_tiny):
     for cache, what in ((teacher, "a run"), (prepared_tiny, "a prepared corpus")):
         with pytest.raises(OutputError, match=f"is {what}; embeddings would lie among its files"):
             fit("first", cache=cache)
+        maps = ["--distillation.integrated.weight", "1", "--distillation.integrated.cache", str(cache)]
+        with pytest.raises(OutputError, match=f"integrated.cache: .* is {what}; maps would lie among its files"):
+            fit("first", *maps, cache="")
 
 
 def test_a_folder_that_cannot_be_asked_for_is_one_line(fit):

@@ -218,6 +218,13 @@ def test_odd_teams_are_refused(tiny_recipe, teachers):
         load_recipe(tiny_recipe, ["--distillation.teacher", teachers, *TINY_STUDENT])
 
 
+def test_a_number_in_a_team_is_no_path(tiny_recipe):
+    with pytest.raises(RecipeError, match=r"teacher: \[a, 5\] given; expected .* a number in quotes"):
+        load_recipe(tiny_recipe, ["--distillation.teacher", "[a, 5]", *TINY_STUDENT])
+    team = load_recipe(tiny_recipe, ["--distillation.teacher", '[a, "5"]', *TINY_STUDENT]).distillation.teacher
+    assert team == ("a", "5")
+
+
 def test_a_team_of_one_is_that_one(tiny_recipe):
     assert load_recipe(tiny_recipe, ["--distillation.teacher", "[a]", *TINY_STUDENT]).distillation.teacher == "a"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_format
 import sys
 from pathlib import Path
+from shlex import quote
 
 from parvox.cli.parsing import call
 from parvox.corpora.prepared import PreparedCorpus
@@ -62,7 +63,8 @@ def fit_frames(
         else f"{100 * right:.1f} % of dev frames right (one class for all: {100 * same:.1f} %)"
     )
     print(f"{out}: {len(told['names'])} classes from {told['labels']}, {heard}, {told['seconds']:.0f} s")
-    chosen = f"--model.positions phonetic --model.phones {len(told['names'])} --model.frame_classifier {out}"
+    folder = quote(str(out))
+    chosen = f"--model.positions phonetic --model.phones {len(told['names'])} --model.frame_classifier {folder}"
     print(f"next: parvox train RECIPE.yaml --model.name memory_attention {chosen}", file=sys.stderr)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from parvox.errors import RecipeError
@@ -68,4 +69,4 @@ def main(argv: list[str]) -> None:
         f"{values['out']}: {summary['classes']} classes, {100 * summary['training_accuracy']:.2f} % of "
         f"{summary['embeddings']} training embeddings right, {heard}, {summary['seconds']:.0f} s"
     )
-    print(f"next: parvox distill RECIPE.yaml --distillation.teacher {values['out']}", file=sys.stderr)
+    print(f"next: parvox distill RECIPE.yaml --distillation.teacher {quote(values['out'])}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from parvox.errors import RecipeError
@@ -75,8 +76,8 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
     eer = summary["best_dev_eer"]
     heard = "no dev trials" if eer is None else f"dev EER {100 * eer:.2f} %"
     print(f"{out}: {summary['parameters'] / 1e6:.2f} M parameters, {heard}, {summary['seconds']:.0f} s")
-    hint = "" if distil else f" or parvox distill RECIPE.yaml --distillation.teacher {out}"
-    print(f"next: parvox export {out} {out}.onnx{hint}", file=sys.stderr)
+    hint = "" if distil else f" or parvox distill RECIPE.yaml --distillation.teacher {quote(str(out))}"
+    print(f"next: parvox export {quote(str(out))} {quote(f'{out}.onnx')}{hint}", file=sys.stderr)
 
 
 def _take_recordings(values: dict[str, Any], recordings: str, out: Path) -> None:

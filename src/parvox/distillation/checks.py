@@ -62,8 +62,8 @@ def expect_same_classes(method: str, pair: Pair) -> None:
     if ours != theirs:
         raise RecipeError(
             f"distillation.{method}: a student of {ours} speaker classes and a teacher of {theirs} given; label-level "
-            "methods expect the same speakers: train both on one corpus with equal data.speed_perturbation, or use "
-            "distillation.embedding"
+            "methods expect the same speakers: train both on one corpus with equal data.classes and "
+            "data.speed_perturbation, or use distillation.embedding"
         )
 
 

@@ -68,13 +68,18 @@ def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
 
 
 def expect_cache_apart(recipe: Recipe) -> None:
-    """Raise `OutputError` where embeddings are to be kept in a folder that is something else."""
-    cache = recipe.distillation.cache if recipe.distillation else ""
-    for file, what in ((names.RECIPE, "a run"), (INFO, "a prepared corpus")):
-        if cache and os.path.exists(os.path.join(cache, file)):
-            raise OutputError(
-                f"distillation.cache: {cache} is {what}; embeddings would lie among its files: name another folder"
-            )
+    """Raise `OutputError` where embeddings or maps are to be kept in a folder that is something else."""
+    if recipe.distillation is None:
+        return
+    caches = [("cache", "embeddings", recipe.distillation.cache)]
+    for name, method in recipe.distillation.methods.items():
+        caches.append((f"{name}.cache", "maps", getattr(method, "cache", "")))
+    for field, kept, cache in caches:
+        for file, what in ((names.RECIPE, "a run"), (INFO, "a prepared corpus")):
+            if cache and os.path.exists(os.path.join(cache, file)):
+                raise OutputError(
+                    f"distillation.{field}: {cache} is {what}; {kept} would lie among its files: name another folder"
+                )
 
 
 def expect_rate(recipe: Recipe, corpus_rate_hz: int) -> None:

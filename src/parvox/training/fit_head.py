@@ -32,6 +32,8 @@ from parvox.training.teacher_settings import TRANSFORMERS, TeacherOptions, teach
 from parvox.training.teachers import Teacher, load_teacher
 from parvox.training.teachers.head import HEAD
 
+_MOST_PASSES = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings:
@@ -50,6 +52,8 @@ class HeadSettings:
         for name in ("passes", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"head.{name}: {getattr(self, name)} given; expected 1 or more")
+        if self.passes > _MOST_PASSES:  # all of them lie in memory
+            raise RecipeError(f"head.passes: {self.passes} given; expected at most {_MOST_PASSES}")
         if not 0 < self.learning_rate <= 10:
             raise RecipeError(f"head.learning_rate: {self.learning_rate} given; expected more than 0, at most 10")
 

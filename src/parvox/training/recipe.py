@@ -49,6 +49,11 @@ class DistillationSettings:
             object.__setattr__(self, "teacher", self.teacher[0] if len(self.teacher) == 1 else tuple(self.teacher))
         if not self.teacher and not self.alongside:
             raise RecipeError("distillation.teacher: nothing given; expected the run folder of a trained teacher")
+        if self.teachers[0].startswith("["):  # a list that did not pass as one of text
+            raise RecipeError(
+                f"distillation.teacher: {self.teachers[0]} given; expected the teachers of a team as text, a number in "
+                'quotes: [ONE, "2"]'
+            )
         if len(self.teachers) > 1 and ({"", SELF} & set(self.teachers) or len(self._places) < len(self.teachers)):
             raise RecipeError(
                 f"distillation.teacher: {', '.join(name or 'nothing' for name in self.teachers)} given; expected a "
