@@ -415,7 +415,11 @@ def fails(capfd: pytest.CaptureFixture[str], folder: Path, argv: list[str], prin
     capfd.readouterr()
     code = main(argv)
     out, err = capfd.readouterr()
-    progress = "" if argv[0] != "demo" else err[: err.rfind("parvox: error")]  # it says what it is doing
+    progress = err[: err.rfind("parvox: error")]
+    if argv[0] == "train":  # it says what it is about to do
+        assert all(line.startswith("      ") for line in progress.splitlines())
+    elif argv[0] != "demo":
+        assert progress == ""
     assert err.removeprefix(progress).startswith("parvox: error: ")
     assert err.removeprefix(progress).count("\n") == 1
     assert (code, bool(out)) == (2, printed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import sys
 import threading
 import time
 import urllib.error
@@ -12,9 +11,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from parvox.errors import CorpusError, OutputError
+from parvox.progress import Bar
 
 _CHUNK = 1 << 16
 _MB = 1e6
@@ -137,15 +135,7 @@ class _Pace:
 def _fetch_part(url: str, part: Path, size: int, patience: Patience) -> None:
     failures = most = 0
     pace = _Pace(patience)
-    with tqdm(
-        total=size,
-        desc=f"downloading {url.rsplit('/', 1)[-1]}",
-        unit="B",
-        unit_scale=True,
-        disable=not sys.stderr.isatty(),
-        leave=False,
-        dynamic_ncols=True,
-    ) as bar:
+    with Bar(None, f"downloading {url.rsplit('/', 1)[-1]}", total=size, unit="B", scaled=True) as bar:
         while True:
             most = max(most, _size(part))
             try:
@@ -162,7 +152,7 @@ def _fetch_part(url: str, part: Path, size: int, patience: Patience) -> None:
                 time.sleep(patience.pause_s)
 
 
-def _transfer(url: str, part: Path, size: int, patience: Patience, pace: _Pace, bar: tqdm) -> None:
+def _transfer(url: str, part: Path, size: int, patience: Patience, pace: _Pace, bar: Bar) -> None:
     """Append to `part` what it lacks."""
     have = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})

@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from parvox import __version__
 from parvox.corpora.prepared import PreparedCorpus
@@ -21,6 +19,7 @@ from parvox.errors import TrainingError
 from parvox.files import refuse_overwrite
 from parvox.models import SpeakerModel
 from parvox.models.cost import count_parameters
+from parvox.progress import Bar, tell
 from parvox.training import run as names
 from parvox.training.checks import (
     expect_batch,
@@ -199,18 +198,11 @@ class Trainer:
         self.fabric.barrier()
         if resume:
             self.progress = writer.restore()
+        self._tell(self._plan())
         self._prepare_methods()
         log = RunLog(writer.folder, self.progress.rows) if self.fabric.is_global_zero else None
         started = time.monotonic() - self.progress.seconds
-        bar = tqdm(
-            total=self.total_steps,
-            initial=self.progress.step,
-            desc=writer.folder.name,
-            unit="step",
-            dynamic_ncols=True,
-            leave=False,
-            disable=not (sys.stderr.isatty() and self.fabric.is_global_zero),
-        )
+        bar = Bar(None, writer.folder.name, total=self.total_steps, unit="step", done=self.progress.step)
         try:
             while self.progress.step < self.total_steps and not self.progress.stopped_early:
                 epoch = self.progress.step // self.steps_per_epoch
@@ -229,6 +221,17 @@ class Trainer:
             writer.drop_checkpoint()
         self.fabric.barrier()
 
+    def _plan(self) -> str:
+        """What is about to be trained, in words."""
+        settings, data, fabric = self.settings, self.recipe.data, self.fabric
+        items = settings.accumulate * data.batch_size * fabric.world_size
+        where = fabric.device.type if fabric.world_size == 1 else f"{fabric.world_size} processes, {fabric.device.type}"
+        done = f" of which {self.progress.step} are done" if self.progress.step else ""
+        return (
+            f"{count_parameters(self.model) / 1e6:.2f} M parameters, {self.classes} classes; {self.total_steps} steps"
+            f"{done} of {items} × {data.crop_s:g} s, {self.steps_per_epoch} an epoch; {self.precision} on {where}"
+        )
+
     def _prepare_methods(self) -> None:
         """What methods compute once, on whole utterances; a run that is resumed finds it done."""
         for method in self.module.distillation_methods():
@@ -238,11 +241,11 @@ class Trainer:
         self.fabric.barrier()
 
     def _tell(self, note: str | None) -> None:
-        """A line above the progress bar, once for all processes; none for nothing."""
-        if note and self.fabric.is_global_zero:
-            tqdm.write(f"      {note}", file=sys.stderr)
+        """A line above the progress bar; none for nothing."""
+        if note:
+            tell(f"      {note}")
 
-    def _epoch(self, epoch: int, writer: RunWriter, bar: Any, started: float) -> None:
+    def _epoch(self, epoch: int, writer: RunWriter, bar: Bar, started: float) -> None:
         settings, progress = self.settings, self.progress
         first = progress.step - epoch * self.steps_per_epoch
         sums = {name: torch.tensor(value, device=self.fabric.device) for name, value in progress.epoch_sums.items()}
@@ -327,7 +330,7 @@ class Trainer:
         row["seconds"] = progress.seconds
         if log is not None:
             log.epoch(row)
-            tqdm.write(_line(row, settings.epochs), file=sys.stderr)
+            tell(_line(row, settings.epochs))
         writer.checkpoint(progress)
 
     def _score_dev(self) -> DevScores | None:
