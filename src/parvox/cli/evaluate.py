@@ -57,7 +57,8 @@ def evaluate(
 
     Args:
         corpus: Prepared corpus, a folder written by parvox prepare.
-        models: Model files, run folders, and files of embeddings (.npz) written by parvox embed.
+        models: Model files, run folders, any other teacher that parvox distill takes, and files of embeddings (.npz)
+            written by parvox embed.
         out: Folder for report.html, results.json and results.csv; nothing is written without it.
         split: Whose utterances and trials: train, dev, test, or all for every pair of the whole corpus.
         trials: A trial list in VoxCeleb's format ('1 enrol-id test-id') instead of the split's own.
@@ -90,7 +91,7 @@ def evaluate(
         cache: Folder to keep embeddings in; a folder of the user's own by default. Embeddings are biometric data.
         no_cache: Keep no embeddings.
         threads: Threads for model files.
-        device: Where run folders compute (cpu, cuda); a GPU if there is one.
+        device: Where run folders and teachers compute (cpu, cuda); a GPU if there is one.
         workers: Loading processes; chosen by the processors at hand by default.
         processes: Processes of this machine that embed, each with the model in memory.
         title: Of the report.

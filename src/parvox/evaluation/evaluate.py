@@ -76,7 +76,8 @@ def evaluate(
     """Evaluate models on the trials of a corpus.
 
     Args:
-        models: Model files, run folders, and embeddings made before by `parvox embed`.
+        models: Model files, run folders, any other teacher of docs/teachers.md, and embeddings made before by
+            `parvox embed`.
         corpus: What to evaluate on.
         split: Whose utterances and trials.
         trials: A trial list in VoxCeleb's format instead of the split's own.
@@ -192,7 +193,7 @@ def evaluate(
         systems=dict(zip(labels, systems, strict=True)),
         scoring=words,
         paths=questions.paths,
-        notes=_notes(corpus, questions),
+        notes=[*_notes(corpus, questions), *(system.note for system in systems if system.note)],
     )
     return evaluate_scores(
         scores, questions.trials, questions.speakers, settings, about=about, groups=groups, tuned=tuned

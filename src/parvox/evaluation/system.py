@@ -1,4 +1,4 @@
-"""What is evaluated: a model file, a run folder or embeddings made before, behind one face."""
+"""What is evaluated: a model file, a run folder, somebody else's model or embeddings made before, behind one face."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from parvox import __version__
 from parvox.errors import ModelFileError, ParvoxError, TrialError
 from parvox.evaluation.stored import StoredEmbeddings
+from parvox.runtime.model_file import NoContractError
+from parvox.training.teacher_settings import HEAD, TRANSFORMERS, teacher_path
 
 EmbedBatch = Callable[[NDArray[np.float32], NDArray[np.int64], Sequence[str]], NDArray[np.float32]]
 
@@ -26,14 +28,14 @@ class System:
     Attributes:
         name: For tables and pictures.
         path: Where it came from.
-        kind: "model file", "run folder" or "embeddings".
+        kind: "model file", "run folder", "teacher" for a model that Parvox did not make, or "embeddings".
         precision: "fp32" or "int8"; empty for embeddings.
         key: SHA-256 of everything its embeddings depend on; what they are cached under.
         fingerprint: SHA-256 of the fp32 weights; embeddings of equal fingerprints may be compared.
         sample_rate_hz: The rate it listens at; 0 for embeddings.
         min_samples: The fewest samples it accepts; 0 for embeddings.
         embedding_dim: Size of its embeddings.
-        parameters: Weights, the front end's constants left out; 0 for embeddings.
+        parameters: Weights, the front end's constants left out; 0 where they are not known.
         macs_1s: Multiply-accumulates for one second; None where it is not known.
         file_bytes: Size on disk of a model file, else None.
         mean: (embedding_dim,) that it wants subtracted before scoring, or None.
@@ -41,13 +43,14 @@ class System:
         embed: Padded waveforms (batch, samples), valid samples (batch,) and names to embeddings (batch, dim).
         compatible_with: Fingerprints of other models whose embeddings may be compared with its own.
         threads: Threads of a model file's session.
-        device: Where a run folder computes.
+        device: Where a run folder or a teacher computes.
         stored: The embeddings, where they were made before; `embed` is then of no use.
+        note: What a teacher is fed, and how that was found out; empty where there is no doubt.
     """
 
     name: str
     path: Path
-    kind: Literal["model file", "run folder", "embeddings"]
+    kind: Literal["model file", "run folder", "teacher", "embeddings"]
     precision: str
     key: str
     fingerprint: str
@@ -64,6 +67,7 @@ class System:
     threads: int = 1
     device: str | None = None
     stored: StoredEmbeddings | None = field(default=None, repr=False)
+    note: str = ""
 
     def goes_with(self, other: System) -> bool:
         """Whether its embeddings may be compared with those of another model."""
@@ -78,21 +82,27 @@ def load_system(path: Path, *, name: str | None = None, threads: int = 1, device
     """Open a model file, a run folder or embeddings.
 
     Args:
-        path: A file written by `parvox export`, a folder written by `parvox train` or `distill`, or a file (.npz)
-            written by `parvox embed`.
+        path: A file written by `parvox export`, a folder written by `parvox train` or `distill`, any other teacher of
+            docs/teachers.md, or a file (.npz) written by `parvox embed`.
         name: What to call it; the file's or folder's name by default.
         threads: Threads of a model file's session.
-        device: Where a run folder's model computes, as PyTorch names it; a GPU if there is one by default.
+        device: Where a run folder's model or a teacher computes, as PyTorch names it; a GPU if there is one by
+            default.
 
     Raises:
         ParvoxError: it is none of them, or damaged.
     """
     path = Path(path)
+    if str(path).startswith(TRANSFORMERS) or (path / HEAD).is_file():
+        return _from_teacher(path, name or path.name, device)
     if path.is_dir():
         return _from_run(path, name or path.resolve().name, device)
     if path.suffix.lower() == ".npz":
         return _from_embeddings(path, name or path.stem)
-    return _from_file(path, name or path.stem, threads)
+    try:
+        return _from_file(path, name or path.stem, threads)
+    except NoContractError:
+        return _from_teacher(path, name or path.stem, device)
 
 
 def load_systems(paths: Sequence[Path], *, threads: int = 1, device: str | None = None) -> list[System]:
@@ -116,7 +126,7 @@ def load_systems(paths: Sequence[Path], *, threads: int = 1, device: str | None 
 def expect_there(*paths: Path) -> None:
     """Raise `ParvoxError` if a model is missing, before any work."""
     for path in paths:
-        if not os.path.lexists(path):
+        if not os.path.lexists(teacher_path(str(path))):
             raise ParvoxError(
                 f"{path}: no such file or folder; expected a model file, a run folder or embeddings (.npz)"
             )
@@ -202,12 +212,8 @@ def _from_run(path: Path, name: str, device: str | None) -> System:
     run = load_run(path)
     rate = run.recipe.model.features.sample_rate_hz
     macs_1s = count_macs(run.model, max(1.0, run.model.min_samples / rate))
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model = run.model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ParvoxError(f"device {device!r}: {' '.join(str(error).split())}; give one that is there") from error
+    device = _device(device)
+    model = run.model.to(device)
 
     def embed(waveforms: NDArray[np.float32], lengths: NDArray[np.int64], ids: Sequence[str]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -237,6 +243,57 @@ def _from_run(path: Path, name: str, device: str | None) -> System:
         compatible_with=frozenset(map(str, run.summary.get(EMBEDS_LIKE) or ())),
         device=device,
     )
+
+
+def _from_teacher(path: Path, name: str, device: str | None) -> System:
+    import torch
+
+    from parvox.training.teachers import load_teacher
+
+    device = _device(device)
+    teacher = load_teacher(str(path), None, torch.device(device))
+    teacher.show_embeddings_alone()
+
+    def embed(waveforms: NDArray[np.float32], lengths: NDArray[np.int64], ids: Sequence[str]) -> NDArray[np.float32]:
+        rows = [torch.from_numpy(row[:length]) for row, length in zip(waveforms, lengths, strict=True)]
+        with torch.inference_mode():  # one by one: not every teacher knows padding
+            embeddings = torch.cat([teacher.embed(row[None].to(device)) for row in rows])
+        found: NDArray[np.float32] = embeddings.float().cpu().numpy()
+        return found
+
+    key = f"{teacher.checksum} {teacher.told} parvox {__version__}"
+    return System(
+        name=name,
+        path=path,
+        kind="teacher",
+        precision="fp32",
+        key=hashlib.sha256(key.encode()).hexdigest(),
+        fingerprint=teacher.checksum,
+        sample_rate_hz=teacher.sample_rate_hz,
+        min_samples=teacher.min_samples,
+        embedding_dim=teacher.side.embedding_dim,
+        parameters=teacher.parameters,
+        macs_1s=None,
+        file_bytes=path.stat().st_size if path.is_file() else None,
+        mean=None,
+        synthetic=None,
+        embed=embed,
+        device=device,
+        note=teacher.note,
+    )
+
+
+def _device(name: str | None) -> str:
+    """Where to compute, if it is there; a GPU rather than none."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ParvoxError(f"device {name!r}: {' '.join(str(error).split())}; give one that is there") from error
+    return name
 
 
 def _sha256(path: Path) -> str:

@@ -34,6 +34,10 @@ _LIKELY_ONNX = b"\x08"  # ir_version comes first
 _EXPECTED = "a model file written by parvox export is expected"
 
 
+class NoContractError(ModelFileError):
+    """An ONNX model that `parvox export` did not write."""
+
+
 class _NotProtobufError(ModelFileError):
     def __init__(self) -> None:
         super().__init__("not a protocol buffer")
@@ -227,7 +231,7 @@ def read_model_file(path: str | os.PathLike[str]) -> tuple[bytes, ModelContract]
     try:
         return data, _contract(data)
     except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
 
 
 def seal(data: bytes) -> bytes:
@@ -301,12 +305,10 @@ def _contract(data: bytes) -> ModelContract:
         if CONTRACT_KEY.encode() in data or CHECKSUM_KEY.encode() in data:
             raise damaged from None
         if not data.startswith(_LIKELY_ONNX):
-            kind = "not a model file"
-        elif isinstance(error, _NotProtobufError):
-            kind = "truncated or not a model file"
-        else:
-            kind = "an ONNX model without Parvox's contract"
-        raise ModelFileError(f"{kind} ({error}); {_EXPECTED}") from None
+            raise ModelFileError(f"not a model file ({error}); {_EXPECTED}") from None
+        if isinstance(error, _NotProtobufError):
+            raise ModelFileError(f"truncated or not a model file ({error}); {_EXPECTED}") from None
+        raise NoContractError(f"an ONNX model without Parvox's contract ({error}); {_EXPECTED}") from None
     digest = hashlib.sha256(data[:start])
     digest.update(UNSEALED.encode())
     digest.update(memoryview(data)[end:])

@@ -28,9 +28,8 @@ from parvox.training.checkpoint import save_tensors
 from parvox.training.checks import expect_teacher_hears
 from parvox.training.dev import DevScores, dev_scores
 from parvox.training.engine import chosen_device, hardware
-from parvox.training.teacher_settings import TRANSFORMERS, TeacherOptions, teacher_path
+from parvox.training.teacher_settings import HEAD, TRANSFORMERS, TeacherOptions, teacher_path
 from parvox.training.teachers import Teacher, load_teacher
-from parvox.training.teachers.head import HEAD
 
 _MOST_PASSES = 1000
 

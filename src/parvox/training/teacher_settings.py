@@ -12,6 +12,8 @@ SELF = "self"
 """The name of the teacher that is the student's own moving average."""
 TRANSFORMERS = "hf:"
 """What the name of a folder of the transformers library begins with."""
+HEAD = "head.yaml"
+"""What says of which teacher a head is, and how it was fitted; no other folder holds one."""
 
 
 def teacher_path(name: str) -> Path:

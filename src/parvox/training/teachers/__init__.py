@@ -8,9 +8,9 @@ import torch
 
 from parvox.errors import RecipeError
 from parvox.models import SpeakerModel
-from parvox.training.teacher_settings import SELF, TRANSFORMERS, TeacherOptions, teacher_path
+from parvox.training.teacher_settings import HEAD, SELF, TRANSFORMERS, TeacherOptions, teacher_path
 from parvox.training.teachers.contract import Inputs, Teacher
-from parvox.training.teachers.head import HEAD, load_head
+from parvox.training.teachers.head import load_head
 from parvox.training.teachers.kept import KeptTeacher
 from parvox.training.teachers.run import RunTeacher
 from parvox.training.teachers.team import Team

@@ -64,6 +64,7 @@ class Teacher:
         checksum: SHA-256 of its weights.
         told: All else that decides its embeddings, in words of no particular form.
         note: What it is fed, and how that was found out; empty for a teacher that leaves no doubt.
+        parameters: Its weights; 0 where they are not known.
     """
 
     side: Side
@@ -74,6 +75,7 @@ class Teacher:
     checksum: str = ""
     told: str = ""
     note: str = ""
+    parameters: int = 0
 
     @property
     def checksums(self) -> list[str]:

@@ -14,11 +14,8 @@ from parvox.models import SpeakerModel
 from parvox.settings import build_settings
 from parvox.training.recipe_parsing import read_yaml
 from parvox.training.run import CLASSIFIER, SPEAKERS, SUMMARY, known_checksum, load_weights, read_json
-from parvox.training.teacher_settings import TEACHER_SECTIONS, TeacherOptions, teacher_path
+from parvox.training.teacher_settings import HEAD, TEACHER_SECTIONS, TeacherOptions, teacher_path
 from parvox.training.teachers.contract import Teacher
-
-HEAD = "head.yaml"
-"""What says of which teacher a head is, and how it was fitted; no other folder holds one."""
 
 
 def load_head(folder: Path, student: SpeakerModel | None, device: torch.device) -> Teacher:

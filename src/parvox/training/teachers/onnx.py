@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ class OnnxTeacher(Teacher):
         self.convention = convention(path, given.shape, metadata, settings)
         self.note = self.convention.note + _where(session, device)
         self.sample_rate_hz = self.convention.sample_rate_hz
-        self.checksum = _checksum(path)
+        graph = onnx.load(path, load_external_data=False).graph
+        self.checksum, self.parameters = _checksum(path, graph), _weights(graph)
         self.told = f"{self.convention!r} {self._output}"
         features = self.convention.features
         self._fbank = None if features is None else Fbank(features).to(device)
@@ -156,12 +158,17 @@ class OnnxTeacher(Teacher):
         return sizes.pop()
 
 
-def _checksum(path: Path) -> str:
+def _checksum(path: Path, graph: onnx.GraphProto) -> str:
     """SHA-256 of a graph and, where they lie in files beside it, of its weights."""
-    graph = onnx.load(path, load_external_data=False).graph
     beside = {ExternalDataInfo(tensor).location for tensor in graph.initializer if uses_external_data(tensor)}
     sums = [file_checksum(each) for each in (path, *(path.parent / name for name in sorted(beside)))]
     return sums[0] if len(sums) == 1 else hashlib.sha256(" ".join(sums).encode()).hexdigest()
+
+
+def _weights(graph: onnx.GraphProto) -> int:
+    """How many numbers of floating point a graph's initialisers hold."""
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type in floats)
 
 
 def _only_input(path: Path, session: Any) -> Any:

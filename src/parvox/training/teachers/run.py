@@ -10,6 +10,7 @@ from torch import Tensor
 
 from parvox.distillation.contract import Side, View
 from parvox.models import SpeakerModel
+from parvox.models.cost import count_parameters
 from parvox.training.run import MODEL, Run, file_checksum, load_run
 from parvox.training.teachers.contract import Inputs, Teacher
 
@@ -33,6 +34,7 @@ class RunTeacher(Teacher):
         self.min_samples = self.model.min_samples
         self.checksum = file_checksum(run.folder / MODEL)
         self.told = repr(run.recipe.model)
+        self.parameters = count_parameters(self.model)
         self._shares_features = student is not None and self.model.settings.features == student.settings.features
 
     @classmethod

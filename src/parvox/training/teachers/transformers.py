@@ -52,6 +52,7 @@ class TransformersTeacher(Teacher):
         self._folder, self.settings = folder, settings
         self._feed = _feed(folder, extractor, device)
         self.sample_rate_hz = int(extractor.sampling_rate)
+        self.parameters = sum(parameter.numel() for parameter in self._model.parameters())
         layers = settings.layers or (-1,)
         self._read = _read_head if head else self._read_frames
         self._layers = _expect_layers(folder, layers, int(self._model.config.num_hidden_layers))
