@@ -172,6 +172,15 @@ def test_too_few_speakers_leave_the_interval_unknown() -> None:
     assert "[unknown]" in result.summary()
 
 
+def test_scores_that_are_nearly_all_the_same_have_a_histogram() -> None:
+    _, trials, speakers = made(0.8, 1)
+    scores = np.full(len(trials), 0.9999999, np.float32)
+    scores[::7] = np.nextafter(scores[0], np.float32(2))  # the next number that there is
+    histogram = evaluate_scores({"collapsed": scores}, trials, speakers).systems[0].histogram
+    assert histogram.target.sum() == pytest.approx(1)
+    assert (np.diff(histogram.edges) > 0).all()
+
+
 def test_no_error_is_not_called_certainty() -> None:
     scores, trials, speakers = made(0.0, 1)
     result = evaluate_scores({"perfect": np.where(trials.target, 1, scores - 100)}, trials, speakers)

@@ -1,18 +1,22 @@
 """Models that Parvox did not make, evaluated beside those that it did."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import kaldi_native_fbank
 import numpy as np
 import pytest
 import soundfile
 import torch
-from onnx_models import BINS, WEIGHTS, features_model
+from onnx import TensorProto, helper
+from onnx_models import BINS, DIM, WEIGHTS, features_model, saved
 
 from parvox.cli.main import main
 from parvox.corpora.prepared import PreparedCorpus
+from parvox.errors import ModelFileError, ParvoxError, RecipeError
 from parvox.evaluation.evaluate import evaluate
-from parvox.evaluation.system import load_system
+from parvox.evaluation.system import load_system, load_systems
 from parvox.training.fit_head import fit_head
 from parvox.training.recipe import load_recipe
 from parvox.training.teacher_settings import OnnxSettings, TeacherOptions
@@ -110,6 +114,84 @@ def test_a_model_that_says_too_little_is_one_line(prepared_tiny, tmp_path, capsy
     assert "metadata do not say sample_rate_hz" in said[0]
     assert main(["evaluate", str(prepared_tiny), "--models", "hf:nowhere"]) == 2
     assert "hf:nowhere: no such file or folder" in capsys.readouterr().err
+
+
+def test_what_the_file_beside_says_of_the_output_counts(tmp_path):
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", DIM]) for name in ("embs", "means")]
+    nodes = [
+        helper.make_node("ReduceMean", ["feats", "axis"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "weights"], ["embs"]),
+    ]
+    weights = {"axis": np.array([1]), "weights": WEIGHTS}
+    path = saved(tmp_path / "two.onnx", nodes, "feats", ("B", "T", BINS), weights=weights, outputs=given)
+    with pytest.raises(ModelFileError, match="2 outputs given"):
+        say(path, "convention: wespeaker\n")
+    embs, means = (say(path, f"convention: wespeaker\noutput: {name}\n") for name in ("embs", "means"))
+    assert (embs.embedding_dim, means.embedding_dim) == (DIM, BINS)
+
+
+def say(path, words):
+    path.with_name(f"{path.name}.yaml").write_text(words)
+    return load_system(path)
+
+
+def test_a_model_fed_otherwise_is_another(prepared_tiny, recipe_of_head, tiny_recipe, tmp_path):
+    path = features_model(tmp_path / "m.onnx")
+    systems = [say(path, f"convention: {name}\n") for name in ("3d-speaker", "wespeaker")]
+    assert len({system.key for system in systems}) == len({system.fingerprint for system in systems}) == 2
+    (tmp_path / "copy").mkdir()
+    elsewhere = features_model(tmp_path / "copy" / "other.onnx")
+    assert say(elsewhere, "convention: wespeaker\n").key == systems[1].key  # wherever it lies
+    fit_head(dataclasses.replace(recipe_of_head(path), options=TeacherOptions()), tmp_path / "head")
+    options = [
+        "--distillation.teacher",
+        str(path),
+        "--distillation.embedding.weight",
+        "1",
+        "--model.embedding_dim",
+        "6",
+    ]
+    recipe = load_recipe(tiny_recipe, options)
+    student = train(recipe, tmp_path / "student").folder
+    assert load_system(student).goes_with(load_system(path))
+    say(path, "convention: 3d-speaker\n")
+    assert not load_system(student).goes_with(load_system(path))
+    with pytest.raises(ModelFileError, match="its teacher .* has changed since the head was fitted"):
+        load_system(tmp_path / "head")
+
+
+def test_the_enrolling_model_says_how_it_is_fed(prepared_tiny, tmp_path):
+    path = features_model(tmp_path / "m.onnx", SAYS_ALL)
+    other = tmp_path / "n.onnx"
+    other.write_bytes(path.read_bytes())
+    evaluation = evaluate([path], PreparedCorpus.load(prepared_tiny), enrol_with=other, replicates=0, workers=0)
+    assert any("n.onnx: 80 log-mel bins" in note for note in evaluation.notes)
+
+
+def test_the_same_model_by_two_names_is_told(tmp_path, monkeypatch):
+    path = features_model(tmp_path / "m.onnx", SAYS_ALL)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParvoxError, match="m.onnx is given twice"):
+        load_systems([Path("m.onnx"), path])
+
+
+@pytest.mark.parametrize("device", ["meta", "nonsense"])
+def test_a_device_that_computes_nothing_is_refused(tmp_path, device):
+    with pytest.raises(ParvoxError, match=f"device '{device}'"):
+        load_system(features_model(tmp_path / "m.onnx", SAYS_ALL), device=device)
+
+
+def test_an_output_that_is_no_embedding_is_refused(tmp_path):
+    given = [helper.make_tensor_value_info("embs", TensorProto.INT64, ["B", "T", BINS])]
+    nodes = [helper.make_node("Cast", ["feats"], ["embs"], to=TensorProto.INT64)]
+    path = saved(tmp_path / "m.onnx", nodes, "feats", ("B", "T", BINS), SAYS_ALL, outputs=given)
+    with pytest.raises(ModelFileError, match=r"output embs of type tensor\(int64\) given"):
+        load_system(path)
+
+
+def test_a_rate_beyond_measure_is_refused():
+    with pytest.raises(RecipeError, match="sample_rate_hz: 100000000000 given; expected 1000 to 768000"):
+        OnnxSettings(sample_rate_hz=100_000_000_000)
 
 
 def test_a_folder_of_transformers(prepared_tiny, tmp_path):

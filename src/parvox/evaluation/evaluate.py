@@ -153,6 +153,7 @@ def evaluate(
             _check_strangers(tuning, questions)
         systems = load_systems(models, threads=threads, device=device)
         enrolling = None if enrol_with is None else load_system(enrol_with, threads=threads, device=device)
+        all_systems = systems if enrolling is None else [*systems, enrolling]
         labels = [system.name for system in systems] if names is None else list(names)
         if len(labels) != len(systems) or len(set(labels)) != len(labels):
             raise TrialError(f"names {labels} given for {len(systems)} models; expected as many, all different")
@@ -193,7 +194,7 @@ def evaluate(
         systems=dict(zip(labels, systems, strict=True)),
         scoring=words,
         paths=questions.paths,
-        notes=[*_notes(corpus, questions), *(system.note for system in systems if system.note)],
+        notes=[*_notes(corpus, questions), *(system.note for system in all_systems if system.note)],
     )
     return evaluate_scores(
         scores, questions.trials, questions.speakers, settings, about=about, groups=groups, tuned=tuned

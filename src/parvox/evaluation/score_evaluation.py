@@ -312,9 +312,10 @@ def _band(resampled: Replicates | None, level: float) -> DetBand | None:
 
 
 def _histogram(values: NDArray[np.float32], target: NDArray[np.bool_]) -> Histogram:
-    edges = np.histogram_bin_edges(values, _HISTOGRAM_BINS)
-    parts = [np.histogram(part, edges)[0] / len(part) for part in (values[target], values[~target])]
-    return Histogram(edges.astype(np.float64), *parts)
+    fine = values.astype(np.float64)  # scores that are nearly all the same leave no room for edges between them
+    edges = np.histogram_bin_edges(fine, _HISTOGRAM_BINS)
+    parts = [np.histogram(part, edges)[0] / len(part) for part in (fine[target], fine[~target])]
+    return Histogram(edges, *parts)
 
 
 def _zero_error_notes(results: Sequence[SystemResult], trials: TrialIndex, speakers: int) -> list[str]:

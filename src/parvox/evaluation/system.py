@@ -114,8 +114,9 @@ def load_systems(paths: Sequence[Path], *, threads: int = 1, device: str | None 
     paths = [Path(path) for path in paths]
     if not paths:
         raise ParvoxError("no model given; expected one or more model files or run folders")
-    for path in paths:
-        if paths.count(path) > 1:
+    places = [os.path.realpath(teacher_path(str(path))) for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
             raise ParvoxError(f"{path} is given twice; expected different models")
     return [
         load_system(path, name=name, threads=threads, device=device)
@@ -290,7 +291,7 @@ def _device(name: str | None) -> str:
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError) as error:
         raise ParvoxError(f"device {name!r}: {' '.join(str(error).split())}; give one that is there") from error
     return name

@@ -49,10 +49,10 @@ class OnnxSettings:
     def __post_init__(self) -> None:
         if self.scale is not None and not self.scale > 0:
             raise RecipeError(f"onnx.scale: {self.scale} given; expected more than 0, such as 1 or 32768")
-        for name, least in (("sample_rate_hz", 1000), ("bins", 1)):
+        for name, least, most in (("sample_rate_hz", 1000, 768_000), ("bins", 1, 4096)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise RecipeError(f"onnx.{name}: {value} given; expected {least} or more")
+            if value is not None and not least <= value <= most:
+                raise RecipeError(f"onnx.{name}: {value} given; expected {least} to {most}")
 
 
 @dataclass(frozen=True, kw_only=True)

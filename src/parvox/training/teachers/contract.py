@@ -61,8 +61,8 @@ class Teacher:
         min_samples: The shortest waveform it takes.
         classifier: Its speaker head; None without one.
         speakers: Whom its classifier knows, in class order; None without a classifier.
-        checksum: SHA-256 of its weights.
-        told: All else that decides its embeddings, in words of no particular form.
+        checksum: SHA-256 of its weights, and of how it is fed and read where these leave that open.
+        told: What decides its embeddings beside its weights, in words of no particular form.
         note: What it is fed, and how that was found out; empty for a teacher that leaves no doubt.
         parameters: Its weights; 0 where they are not known.
     """

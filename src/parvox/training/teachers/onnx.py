@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from pathlib import Path
@@ -91,14 +92,15 @@ class OnnxTeacher(Teacher):
         session = open_session(str(path), _providers(device), torch.get_num_threads(), str(path))
         self._path, self._session = path, session
         given = _only_input(path, session)
-        self._input, self._output = given.name, _embedding_output(path, session, settings.output)
         metadata = session.get_modelmeta().custom_metadata_map
         self.convention = convention(path, given.shape, metadata, settings)
+        self._input, self._output = given.name, _embedding_output(path, session, self.convention.output)
         self.note = self.convention.note + _where(session, device)
         self.sample_rate_hz = self.convention.sample_rate_hz
         graph = onnx.load(path, load_external_data=False).graph
-        self.checksum, self.parameters = _checksum(path, graph), _weights(graph)
-        self.told = f"{self.convention!r} {self._output}"
+        self.parameters = _weights(graph)
+        self.told = f"{dataclasses.replace(self.convention, note='')!r} {self._output}"
+        self.checksum = hashlib.sha256(f"{_checksum(path, graph)} {self.told}".encode()).hexdigest()
         features = self.convention.features
         self._fbank = None if features is None else Fbank(features).to(device)
         if features is not None:
@@ -185,12 +187,15 @@ def _only_input(path: Path, session: Any) -> Any:
 
 
 def _embedding_output(path: Path, session: Any, wanted: str | None) -> str:
-    names = [each.name for each in session.get_outputs()]
-    if wanted is None and len(names) > 1:
-        raise ModelFileError(f"{path}: {len(names)} outputs given ({', '.join(names)}); say which: onnx.output")
-    if wanted is not None and wanted not in names:
-        raise ModelFileError(f"{path}: onnx.output {wanted!r} given; it has {', '.join(names)}")
-    return wanted or names[0]
+    types = {each.name: each.type for each in session.get_outputs()}
+    if wanted is None and len(types) > 1:
+        raise ModelFileError(f"{path}: {len(types)} outputs given ({', '.join(types)}); say which: onnx.output")
+    if wanted is not None and wanted not in types:
+        raise ModelFileError(f"{path}: onnx.output {wanted!r} given; it has {', '.join(types)}")
+    name = wanted or next(iter(types))
+    if types[name] not in ("tensor(float)", "tensor(float16)", "tensor(double)"):
+        raise ModelFileError(f"{path}: output {name} of type {types[name]} given; expected an embedding of floats")
+    return name
 
 
 def _providers(device: torch.device) -> list[str]:

@@ -40,6 +40,7 @@ class Convention:
         bins_first: Whether features go in as (batch, bins, frames).
         channels: Whether waveforms go in as (batch, 1, samples).
         one_by_one: Whether it takes a single utterance at a time.
+        output: Which output is the embedding, if that was said.
         note: All that in words, and where it was found.
     """
 
@@ -50,6 +51,7 @@ class Convention:
     bins_first: bool = False
     channels: bool = False
     one_by_one: bool = False
+    output: str | None = None
     note: str = ""
 
 
@@ -92,7 +94,8 @@ def convention(path: Path, shape: Sequence[Any], metadata: Mapping[str, str], gi
     take = _waveforms if waveform else _features
     made = take(path, list(shape), merged)
     said = ", ".join(found)
-    return dataclasses.replace(made, one_by_one=one_by_one, note=f"{path}: {made.note} ({said})")
+    note = f"{path}: {made.note} ({said})"
+    return dataclasses.replace(made, one_by_one=one_by_one, output=merged.output, note=note)
 
 
 def _waveforms(path: Path, shape: list[Any], merged: OnnxSettings) -> Convention:

@@ -57,8 +57,8 @@ class TransformersTeacher(Teacher):
         self._read = _read_head if head else self._read_frames
         self._layers = _expect_layers(folder, layers, int(self._model.config.num_hidden_layers))
         self._weights = torch.tensor(settings.layer_weights or [1.0] * len(layers), device=device)
-        self.checksum = _checksum(folder, "*.safetensors")
         self.told = f"{settings!r} {_checksum(folder, '*.json')}"
+        self.checksum = hashlib.sha256(f"{_checksum(folder, '*.safetensors')} {self.told}".encode()).hexdigest()
         self.side = Side(f"hf:{folder}", self._try(device), 0)
         read = "the x-vector head" if head else f"the mean over frames of layer {', '.join(map(str, layers))}"
         name = type(self._model).__name__
