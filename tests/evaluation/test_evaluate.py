@@ -235,7 +235,7 @@ def test_words() -> None:
     assert finite({"a": [float("nan"), 1.0, float("inf")]}) == {"a": [None, 1.0, None]}
 
 
-def test_problems_are_named(corpus: PreparedCorpus, model_file: Path, tmp_path: Path) -> None:
+def test_problems_are_named(corpus: PreparedCorpus, model_file: Path, centred_model_file: Path, tmp_path: Path) -> None:
     trials = corpus.trials("test")
     write_trials(tmp_path / "targets", [trial for trial in trials if trial.target])
     with pytest.raises(TrialError, match="none of its 54 trials is a non-target trial"):
@@ -253,9 +253,9 @@ def test_problems_are_named(corpus: PreparedCorpus, model_file: Path, tmp_path: 
     with pytest.raises(TrialError, match=r"confidence level 95\.0"):
         evaluate([model_file], corpus, level=95.0)
     with pytest.raises(TrialError, match="all different"):
-        evaluate(
-            [model_file, model_file.parent / ".." / model_file.parent.name / "tiny.onnx"], corpus, names=["a", "a"]
-        )
+        evaluate([model_file, centred_model_file], corpus, names=["a", "a"])
+    with pytest.raises(ParvoxError, match="is given twice"):
+        evaluate([model_file, model_file.parent / ".." / model_file.parent.name / "tiny.onnx"], corpus)
     scores, index, speakers = made(0.8, 1)
     with pytest.raises(TrialError, match="mine: 5 scores for 1770 trials"):
         evaluate_scores({"mine": scores[:5]}, index, speakers)
