@@ -87,17 +87,15 @@ def recipe_of_head(prepared_tiny):
     return make
 
 
+def taught_by(path, recipe, out):
+    """The run folder of a student that was trained to give the embeddings of the ONNX model in `path`."""
+    options = ["--distillation.teacher", str(path), "--distillation.embedding.weight", "1"]
+    return train(load_recipe(recipe, [*options, "--model.embedding_dim", str(DIM)]), out).folder
+
+
 def test_the_command_shows_teacher_and_student(prepared_tiny, tiny_recipe, tmp_path, capsys):
     path = features_model(tmp_path / "foreign.onnx", SAYS_ALL)
-    options = [
-        "--distillation.teacher",
-        str(path),
-        "--distillation.embedding.weight",
-        "1",
-        "--model.embedding_dim",
-        "6",
-    ]
-    train(load_recipe(tiny_recipe, options), tmp_path / "student")
+    taught_by(path, tiny_recipe, tmp_path / "student")
     models = ["--models", str(path), str(tmp_path / "student"), "--replicates", "0", "--no_cache", "--workers", "0"]
     assert main(["evaluate", str(prepared_tiny), *models, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["systems"]
@@ -143,16 +141,7 @@ def test_a_model_fed_otherwise_is_another(prepared_tiny, recipe_of_head, tiny_re
     elsewhere = features_model(tmp_path / "copy" / "other.onnx")
     assert say(elsewhere, "convention: wespeaker\n").key == systems[1].key  # wherever it lies
     fit_head(dataclasses.replace(recipe_of_head(path), options=TeacherOptions()), tmp_path / "head")
-    options = [
-        "--distillation.teacher",
-        str(path),
-        "--distillation.embedding.weight",
-        "1",
-        "--model.embedding_dim",
-        "6",
-    ]
-    recipe = load_recipe(tiny_recipe, options)
-    student = train(recipe, tmp_path / "student").folder
+    student = taught_by(path, tiny_recipe, tmp_path / "student")
     assert load_system(student).goes_with(load_system(path))
     say(path, "convention: 3d-speaker\n")
     assert not load_system(student).goes_with(load_system(path))
