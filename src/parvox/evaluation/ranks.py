@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from parvox.corpora.shards import by_shard
 from parvox.errors import ParvoxError, TrialError
+from parvox.processors import end_with_parent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,6 +189,7 @@ _system: System | None = None  # of a process of `embed_in_processes`
 def _open(path: Path, threads: int, device: str | None, processes: int) -> None:
     """Open the model once for each process."""
     global _system
+    end_with_parent()
     import torch
 
     from parvox.evaluation.system import load_system
