@@ -5,7 +5,8 @@
 CORPUS is a folder of recordings with manifests (see docs/corpora.md). Every recipe is trained with every seed, exported
 to fp32 and evaluated on the test speakers, whom no choice is made on: the best epoch is picked on the dev speakers.
 Recipes of `text-dependent` learn phrases of four digits, of speakers that each seed deals anew; all others
-train and test on the speakers of benchmarks/comparison/speakers.csv.
+train and test on the speakers of benchmarks/comparison/speakers.csv. What a recipe starts from is made first, with the
+same seed: the run that its `init` names, or the frame classifier of phonetic positions.
 
 Writes benchmarks/results/small.csv after each run, with what intervals of ratios need in small-draws.csv, draws
 docs/pictures/small.svg, and prints the tables. What is there is not done again, on another machine neither; a run that
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import shutil
 import sys
 from collections.abc import Iterator
@@ -38,6 +40,7 @@ from parvox.export import export_model
 from parvox.export.speed import milliseconds
 from parvox.processors import available_processors
 from parvox.runtime.model_file import read_contract
+from parvox.training.fit_frames import fit_frames
 from parvox.training.recipe import load_recipe
 from parvox.training.recipe_parsing import read_yaml
 from parvox.training.run import Run
@@ -73,6 +76,33 @@ class Job(NamedTuple):
         """For folders."""
         return f"{self.name.replace('/', '-')}-seed{self.seed}"
 
+    @property
+    def recipe(self) -> Path:
+        """The file."""
+        return RECIPES / f"{self.name}.yaml"
+
+    @property
+    def start(self) -> Job | None:
+        """The job whose run it starts from, if it does."""
+        init = read_yaml(self.recipe).get("init")
+        return Job(Path(init).name, self.seed) if init else None
+
+
+class Waiting(NamedTuple):
+    """A job to do.
+
+    Attributes:
+        job: What.
+        corpus: Folder of its prepared corpus.
+        overrides: Recipe fields on the command line.
+        settings: Letters that stand for what the recipe file and the caller say.
+    """
+
+    job: Job
+    corpus: Path
+    overrides: list[str]
+    settings: str
+
 
 def benchmark(
     corpus: Path,
@@ -106,15 +136,19 @@ def benchmark(
     overrides = [f"--{option}" for option in options or []]
     rows, draws = Rows(out, KEY), Draws(out, DRAWS_KEY, ("eer",))
     chosen = [name for name in names if not only or name in only]
-    waiting = []
+    waiting: list[Waiting] = []
     for job in (Job(name, seed) for seed in range(1, seeds + 1) for name in chosen):
-        settings = digest([read_yaml(RECIPES / f"{job.name}.yaml"), overrides])
+        settings = digest([read_yaml(job.recipe), overrides])
         row = rows.find(recipe=job.name, seed=job.seed)
         drawn_before = draws.has(recipe=job.name, seed=job.seed, trials=ALL)
         if row is None or row["settings"] != settings or not drawn_before:
-            waiting.append((job, prepare_corpus(corpus, work, job).folder, overrides, settings))
+            prepared = prepare_corpus(corpus, work, job)
+            fields = [*overrides, *frame_classifier(job, prepared, work)]
+            waiting.append(Waiting(job, prepared.folder, fields, settings))
     work_on = functools.partial(run_job, work=work, threads=max(1, available_processors() // at_once))
-    for count, ((job, *_), (row, drawn)) in enumerate(run_jobs(work_on, waiting, at_once), 1):
+    rounds = [[each for each in waiting if (each.job.start is None) == alone] for alone in (True, False)]
+    done_now = itertools.chain.from_iterable(run_jobs(work_on, each, at_once) for each in rounds)
+    for count, ((job, *_), (row, drawn)) in enumerate(done_now, 1):
         for trials, each in drawn.items():
             draws.put({"recipe": job.name, "seed": job.seed, "trials": trials}, each)
         rows.put(row)  # last: with it the job counts as done
@@ -175,13 +209,30 @@ def digest(settings: Any) -> str:
     return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
 
 
-def run_job(
-    waiting: tuple[Job, Path, list[str], str], work: Path, threads: int
-) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+def frame_classifier(job: Job, corpus: PreparedCorpus, work: Path) -> list[str]:
+    """Recipe fields that name the frame classifier of a recipe that wants one, fitted if it is not there yet."""
+    if not read_yaml(job.recipe).get("model", {}).get("frame_classifier"):
+        return []
+    file = work / "frames" / f"{corpus.folder.name}.safetensors"
+    if not file.is_file():
+        fit_frames(corpus, file, seed=job.seed)
+    return [f"--model.frame_classifier={file}"]
+
+
+def run_of(job: Job, corpus: Path, overrides: list[str], work: Path) -> Run:
+    """The finished run of a job, trained if it is not there yet, as is the run that it starts from."""
+    given = ["--corpus", str(corpus), "--seed", str(job.seed), *overrides]
+    if job.start is not None:
+        given += ["--init", str(run_of(job.start, corpus, overrides, work).folder)]
+    recipe = load_recipe(job.recipe, given)
+    return train(recipe, work / "runs" / f"{job.slug}-{digest(recipe.to_dict())}", resume=True)
+
+
+def run_job(waiting: Waiting, work: Path, threads: int) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
     """Train, export, evaluate; a step whose result is there is not done again.
 
     Args:
-        waiting: The job, its prepared corpus, recipe fields on the command line, and letters that stand for them.
+        waiting: What to do.
         work: Folder for runs and files.
         threads: To evaluate with.
 
@@ -190,10 +241,8 @@ def run_job(
     """
     job, corpus, overrides, settings = waiting
     prepared = PreparedCorpus.load(corpus)
-    recipe = load_recipe(RECIPES / f"{job.name}.yaml", ["--corpus", str(corpus), "--seed", str(job.seed), *overrides])
-    folder = work / "runs" / f"{job.slug}-{digest(recipe.to_dict())}"
-    run = train(recipe, folder, resume=True)
-    file = work / "files" / f"{folder.name}.onnx"
+    run = run_of(job, corpus, overrides, work)
+    file = work / "files" / f"{run.folder.name}.onnx"
     if not file.is_file():
         export_model(run, file, corpus=prepared, name=job.name)
     cache = work / "embeddings" / job.slug

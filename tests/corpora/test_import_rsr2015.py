@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from parvox.corpora.prepare import prepare
 from parvox.corpora.trials import Trial
 from parvox.errors import CorpusError, TrialError
 
+Importer = Callable[[Path], Listing]
 ENROLLING, TESTING = ("01", "04", "07"), ("02", "03")
 
 
@@ -27,20 +29,21 @@ def write_sph(path: Path, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def rsr(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two speakers of each split and gender, five sessions, two phrases of Part I, one of II, two strings of III."""
+    """Two speakers of each split and gender, five sessions, two phrases of Parts I and II, two strings of III."""
     root = tmp_path_factory.mktemp("rsr") / "RSR2015_V1"
     seed = 0
     for speaker in ("m001", "m050", "m051", "m100", "m101", "m157", "f001", "f047", "f048", "f094", "f095", "f143"):
         gender = "male" if speaker[0] == "m" else "female"
         for session in ENROLLING + TESTING:
-            for phrase in ("001", "030", "031", "061", "064"):
+            for phrase in ("001", "030", "031", "060", "061", "064"):
                 seed += 1
                 write_sph(root / "sph" / gender / speaker / f"{speaker}_{session}_{phrase}.sph", seed)
     write_keys(root)
     return root
 
 
-def write_keys(root: Path) -> None:
+def write_password_keys(key: Path, phrases: tuple[str, str]) -> None:
+    """The four kinds of trials of Parts I and II: every phrase of a speaker is a model, three sessions long."""
     for name, numbers in (
         ("dev", {"m": ("051", "100"), "f": ("048", "094")}),
         ("eval", {"m": ("101", "157"), "f": ("095", "143")}),
@@ -49,11 +52,11 @@ def write_keys(root: Path) -> None:
             folder = "male" if gender == "m" else "female"
             models, index = [], []
             for speaker in (f"{gender}{one}", f"{gender}{other}"):
-                for phrase in ("001", "030"):
+                for phrase in phrases:
                     files = [f"{folder}/{speaker}/{speaker}_{session}_{phrase}.sph" for session in ENROLLING]
                     models.append(f"{speaker}_{phrase} {','.join(files)}")
                     for tested in (f"{gender}{one}", f"{gender}{other}"):
-                        for said in ("001", "030"):
+                        for said in phrases:
                             kind = ["TTII", "CWCW"]
                             flags = [
                                 "Y"
@@ -66,13 +69,17 @@ def write_keys(root: Path) -> None:
                                 index.append(
                                     f"{speaker}_{phrase},{tested}/{tested}_{session}_{said}.sph,{','.join(flags)}"
                                 )
-            key = root / "key" / "part1"
             # The list of models is written both ways in the wild.
             (key / "trn").mkdir(parents=True, exist_ok=True)
             (key / "ndx").mkdir(parents=True, exist_ok=True)
             trn = "3sesspwd" if gender == "m" else "3sess-pwd"
             (key / "trn" / f"{trn}_{name}_{gender}.trn").write_text("\n".join(models) + "\n")
             (key / "ndx" / f"3sess-pwd_{name}_{gender}.ndx").write_text("\n".join(index) + "\n")
+
+
+def write_keys(root: Path) -> None:
+    write_password_keys(root / "key" / "part1", ("001", "030"))
+    write_password_keys(root / "key" / "part2", ("031", "060"))
     key = root / "key" / "part3"
     (key / "trn").mkdir(parents=True)
     (key / "ndx").mkdir()
@@ -96,7 +103,7 @@ def speakers(listing: Listing, split: str) -> set[str]:
 def test_parts_splits_and_sessions(rsr: Path) -> None:
     for importer, phrases in (
         (import_rsr2015_part1, {"001", "030"}),
-        (import_rsr2015_part2, {"031"}),
+        (import_rsr2015_part2, {"031", "060"}),
         (import_rsr2015_part3, {None}),
     ):
         listing = importer(rsr)
@@ -112,18 +119,25 @@ def test_parts_splits_and_sessions(rsr: Path) -> None:
     assert not import_rsr2015_part3(rsr).text_dependent
 
 
-def test_key_files_become_voices_and_trials(rsr: Path) -> None:
-    listed = import_rsr2015_part1(rsr).trial_lists
+@pytest.mark.parametrize(
+    ("importer", "phrase", "other"), [(import_rsr2015_part1, "001", "030"), (import_rsr2015_part2, "031", "060")]
+)
+def test_key_files_become_voices_and_trials(rsr: Path, importer: Importer, phrase: str, other: str) -> None:
+    listed = importer(rsr).trial_lists
     assert set(listed) == {"dev", "test"}
     test = listed["test"]
     assert len(test.voices) == 8
-    assert test.voices["m157_030"] == tuple(f"m157/m157_{session}_030" for session in ENROLLING)
+    assert test.voices[f"m157_{other}"] == tuple(f"m157/m157_{session}_{other}" for session in ENROLLING)
     assert len(test.trials) == 8 * 2 * 2 * 2  # models, speakers, phrases, sessions
     assert sum(trial.target for trial in test.trials) == 8 * 2
-    assert Trial("m101_001", "m101/m101_02_001", True) in test.trials
-    assert Trial("m101_001", "m101/m101_02_030", False) in test.trials
-    assert Trial("f095_001", "f143/f143_03_030", False) in test.trials
-    assert import_rsr2015_part2(rsr).trial_lists == {}
+    assert Trial(f"m101_{phrase}", f"m101/m101_02_{phrase}", True) in test.trials
+    assert Trial(f"m101_{phrase}", f"m101/m101_02_{other}", False) in test.trials
+    assert Trial(f"f095_{phrase}", f"f143/f143_03_{other}", False) in test.trials
+
+
+def test_without_key_files_there_are_no_trials(rsr: Path, tmp_path: Path) -> None:
+    shutil.copytree(rsr / "sph" / "male" / "m101", tmp_path / "sph" / "male" / "m101")
+    assert import_rsr2015_part2(tmp_path).trial_lists == {}
 
 
 def test_digits_are_tried_on_what_was_asked_for(rsr: Path) -> None:

@@ -107,7 +107,7 @@ class _MarginSettings:
             )
 
 
-@LOSSES.register("am_softmax", source="Wang et al., IEEE SPL 2018, arXiv 1801.05599")
+@LOSSES.register("am_softmax", source="Wang et al., IEEE SPL 2018, arXiv 1801.05599; inter-topK arXiv 2110.05042")
 @dataclass(frozen=True, kw_only=True)
 class AmSoftmaxSettings(_MarginSettings):
     """Additive margin softmax (CosFace)."""

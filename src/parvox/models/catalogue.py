@@ -59,7 +59,7 @@ SIZES: Mapping[str, Configuration] = MappingProxyType(
     {
         "bc_cmt-small": Configuration(encoder="bc_cmt", fields={"size": "small"}),
         "bc_cmt-base": Configuration(encoder="bc_cmt", fields={"size": "base"}),
-        # the net of 2022, whose projections had more groups; 8 come nearest to the published saving
+        # the net of 2022, whose projections had more groups: 4 and 8 lie on both sides of the published saving
         "bc_cmt-2d": Configuration(encoder="bc_cmt", fields={"attention": "2d", "groups": 8}),
         "ecapa_tdnn-1024": Configuration(encoder="ecapa_tdnn", fields={"channels": 1024}),
         "memory_attention-mean": Configuration(encoder="memory_attention", pooling="mean"),
