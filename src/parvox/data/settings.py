@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from parvox.data.random_erasing import RandomErasingSettings
 from parvox.errors import RecipeError
+
+_MOST_DB = 200.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,11 @@ class AugmentationSettings:
                 raise RecipeError(f"augmentation: {name} {getattr(self, name)} given; expected 0 to 1")
         for name in ("snr_db", "gain_db"):
             low, high = getattr(self, name)
-            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-                raise RecipeError(f"augmentation: {name} ({low}, {high}) given; expected the lower bound first")
+            if not -_MOST_DB <= low <= high <= _MOST_DB:
+                raise RecipeError(
+                    f"augmentation: {name} ({low}, {high}) given; expected the lower bound first, from {-_MOST_DB} to "
+                    f"{_MOST_DB}"
+                )
         for name in ("time_masks", "max_time_mask_frames", "frequency_masks", "max_frequency_mask_bins"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"augmentation: {name} {getattr(self, name)} given; expected 0 or more")

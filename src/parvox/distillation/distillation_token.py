@@ -11,7 +11,7 @@ from parvox.distillation.alignment import instance_alignment
 from parvox.distillation.checks import expect_labels, expect_same_classes, not_negative, positive_temperature
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 from parvox.errors import RecipeError
-from parvox.losses.margin import AmSoftmaxSettings, SoftmaxSettings, SpeakerLoss
+from parvox.losses.margin import MOST_SCALE, AmSoftmaxSettings, SoftmaxSettings, SpeakerLoss
 from parvox.models.tokens import ClassDistillationTokenSettings
 
 _NAME = "distillation_token"
@@ -40,8 +40,10 @@ class DistillationTokenSettings:
         positive_temperature(_NAME, self.temperature)
         if self.head not in ("cosine", "linear"):
             raise RecipeError(f"distillation.{_NAME}.head: {self.head!r} given; expected cosine or linear")
-        if not self.scale > 0:
-            raise RecipeError(f"distillation.{_NAME}.scale: {self.scale} given; expected more than 0")
+        if not 0 < self.scale <= MOST_SCALE:
+            raise RecipeError(
+                f"distillation.{_NAME}.scale: {self.scale} given; expected more than 0, at most {MOST_SCALE}"
+            )
 
     def build(self, pair: Pair) -> DistillationToken:
         """The method for this pair; the student must have the token, the teacher the student's classes."""

@@ -15,10 +15,21 @@ from torch import Tensor, nn
 from parvox.errors import RecipeError
 from parvox.losses.registry import LOSSES, LossSettings, SpeakerLoss
 
-__all__ = ["AamSoftmax", "AmSoftmax", "LossSettings", "MarginSoftmax", "Softmax", "SpeakerLoss", "margin_ramp"]
+__all__ = [
+    "MOST_SCALE",
+    "AamSoftmax",
+    "AmSoftmax",
+    "LossSettings",
+    "MarginSoftmax",
+    "Softmax",
+    "SpeakerLoss",
+    "margin_ramp",
+]
 
 # Below this a squared sine is rounding error, and the gradient of its root would be huge or infinite.
 _MIN_SINE_SQUARED = 1e-7
+MOST_SCALE = 10_000
+"""Of cosines in a loss, which float32 can still tell apart."""
 
 
 def margin_ramp(progress: float, start: float, end: float) -> float:
@@ -91,8 +102,10 @@ class _MarginSettings:
     def _check(self, name: str, margin_field: str, margin: float, limit: float) -> None:
         if not 0 <= margin < limit:
             raise RecipeError(f"{name}: {margin_field} {margin} given; expected 0 or more and less than {limit:.3g}")
-        if not self.scale > 0:
-            raise RecipeError(f"{name}: scale {self.scale} given; expected more than 0 (30 to 32 is usual)")
+        if not 0 < self.scale <= MOST_SCALE:
+            raise RecipeError(
+                f"{name}: scale {self.scale} given; expected more than 0, at most {MOST_SCALE} (30 to 32 is usual)"
+            )
         if not 0 <= self.margin_start <= self.margin_end <= 1:
             raise RecipeError(
                 f"{name}: margin_start {self.margin_start} and margin_end {self.margin_end} given; "

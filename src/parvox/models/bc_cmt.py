@@ -23,7 +23,7 @@ from parvox.models.bc_cmt_blocks import (
 )
 from parvox.models.bc_cmt_folded import FoldedBcCmt, TrainedBlock, TrainedStage
 from parvox.models.contract import Encoder, EncoderOutput, masked, strided_lengths
-from parvox.models.layers import check_positive
+from parvox.models.layers import MOST_CHANNELS, check_each_positive, check_positive
 from parvox.models.registry import ENCODERS
 
 _NAME = "bc_cmt"
@@ -78,10 +78,12 @@ class BcCmtSettings:
         if self.attention not in ("1d", "2d"):
             raise RecipeError(f"{_NAME}: attention {self.attention!r} given; expected 1d or 2d")
         check_positive(_NAME, expansion=self.expansion, groups=self.groups, sub_bands=self.sub_bands)
+        check_each_positive(_NAME, blocks=self.blocks, heads=self.heads, reductions=self.reductions)
+        check_each_positive(_NAME, MOST_CHANNELS, widths=self.channels)
         for field in ("widths", "blocks", "heads", "reductions"):
             values = getattr(self, field)
-            if values is not None and (len(values) != len(_STRIDES) or min(values) < 1):
-                raise RecipeError(f"{_NAME}: {field} {list(values)} given; expected {len(_STRIDES)} numbers from 1 up")
+            if values is not None and len(values) != len(_STRIDES):
+                raise RecipeError(f"{_NAME}: {field} {list(values)} given; expected {len(_STRIDES)} numbers")
         for width, heads in zip(self.channels, self.heads, strict=True):
             if width % heads or width % self.groups:
                 raise RecipeError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, EncoderOutput, masked, strided_lengths
 from parvox.models.layers import (
+    MOST_CHANNELS,
     MOST_LAYERS,
     SameConv1d,
     SqueezeExcitation,
@@ -61,8 +62,8 @@ class DepthwiseTdnnSettings:
         check_positive(_NAME, MOST_LAYERS, stride=self.stride)
         check_odd(_NAME, kernel=self.kernel, stem_kernel=self.stem_kernel)
         check_each_positive(_NAME, dilations=self.dilations)
-        if self.se_dim < 0:
-            raise RecipeError(f"{_NAME}: se_dim {self.se_dim} given; expected 0 (none) or more")
+        if not 0 <= self.se_dim <= MOST_CHANNELS:
+            raise RecipeError(f"{_NAME}: se_dim {self.se_dim} given; expected 0 (none) to {MOST_CHANNELS}")
 
     def build(self, bins: int) -> Encoder:
         """The encoder for features of `bins` bins."""

@@ -61,6 +61,13 @@ class FbankSettings:
                 f"features: a shift of {self.frame_shift_ms} ms with windows of {self.frame_length_ms} ms given; "
                 f"expected 0 < shift <= window length <= {_LONGEST_WINDOW_MS}"
             )
+        if self.frame_shift < 1 or self.frame_length < 2:
+            raise RecipeError(
+                f"features: a shift of {self.frame_shift_ms} ms with windows of {self.frame_length_ms} ms given; "
+                f"expected at least a sample and two, of which {self.sample_rate_hz} come in a second"
+            )
+        if not 0 <= self.preemphasis <= 1:
+            raise RecipeError(f"features: preemphasis {self.preemphasis} given; expected 0 to 1")
 
     @property
     def frame_length(self) -> int:

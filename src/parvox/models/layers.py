@@ -12,10 +12,11 @@ from parvox.models.contract import mask_from_lengths, masked
 
 MOST_LAYERS = 1000
 """Of a kind; also the longest stride and dilation. More is a slip, and a model that takes for ever to build."""
-_MOST_CHANNELS = 10_000_000
+MOST_CHANNELS = 10_000_000
+"""Of a layer, or an embedding."""
 
 
-def check_positive(model: str, most: int = _MOST_CHANNELS, **values: int) -> None:
+def check_positive(model: str, most: int = MOST_CHANNELS, **values: int) -> None:
     """Raise `RecipeError` for the first of the named settings that is below 1, or beyond all measure.
 
     Args:
@@ -30,30 +31,32 @@ def check_positive(model: str, most: int = _MOST_CHANNELS, **values: int) -> Non
             raise RecipeError(f"{model}: {field} {value} given; expected 1 to {most}")
 
 
-def check_each_positive(model: str, **values: Sequence[int]) -> None:
+def check_each_positive(model: str, most: int = MOST_LAYERS, **values: Sequence[int]) -> None:
     """Raise `RecipeError` for the first of the named settings that is not one or more numbers from 1 up.
 
     Args:
         model: Name of the model, for the message.
-        **values: Settings by field name, each of numbers that `MOST_LAYERS` bounds.
+        most: The highest number that makes sense.
+        **values: Settings by field name.
     """
     for field, numbers in values.items():
-        if not numbers or min(numbers) < 1 or max(numbers) > MOST_LAYERS:
-            raise RecipeError(
-                f"{model}: {field} {list(numbers)} given; expected one or more numbers from 1 to {MOST_LAYERS}"
-            )
+        if not numbers or min(numbers) < 1 or max(numbers) > most:
+            raise RecipeError(f"{model}: {field} {list(numbers)} given; expected one or more numbers from 1 to {most}")
 
 
 def check_odd(model: str, **values: int) -> None:
-    """Raise `RecipeError` for the first of the named kernel sizes that is not a positive odd number.
+    """Raise `RecipeError` for the first of the named kernel sizes that is no odd number from 1 to `MOST_LAYERS`.
 
     Args:
         model: Name of the model, for the message.
         **values: Settings by field name.
     """
     for field, value in values.items():
-        if value < 1 or value % 2 == 0:
-            raise RecipeError(f"{model}: {field} {value} given; expected an odd number, so that frames stay aligned")
+        if not 1 <= value <= MOST_LAYERS or value % 2 == 0:
+            raise RecipeError(
+                f"{model}: {field} {value} given; expected an odd number below {MOST_LAYERS}, so that "
+                "frames stay aligned"
+            )
 
 
 def masked_mean(values: Tensor, lengths: Tensor | None) -> Tensor:

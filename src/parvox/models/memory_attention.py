@@ -12,7 +12,7 @@ from parvox.errors import RecipeError
 from parvox.models.attention import attend, join_heads, split_heads
 from parvox.models.contract import Encoder, EncoderOutput, mask_from_lengths, masked, strided_lengths
 from parvox.models.frame_classifier import FrameClassifier
-from parvox.models.layers import MOST_LAYERS, check_odd, check_positive
+from parvox.models.layers import MOST_CHANNELS, MOST_LAYERS, check_odd, check_positive
 from parvox.models.memory_layers import FeedForwardLayer, KeyValueMemory, ProductKeyMemory, square_root
 from parvox.models.positions import PhoneticPositions, SinusoidalPositions
 from parvox.models.registry import ENCODERS
@@ -95,7 +95,7 @@ class MemoryAttentionSettings:
             )
         if not 0 <= self.dropout < 1:
             raise RecipeError(f"{_NAME}: dropout {self.dropout} given; expected 0 or more and less than 1")
-        if (self.positions == "phonetic") != (self.phones > 0):
+        if (self.positions == "phonetic") != (self.phones > 0) or self.phones > MOST_CHANNELS:
             raise RecipeError(
                 f"{_NAME}: phones {self.phones} with {self.positions} positions given; expected the number of the "
                 "frame classifier's classes with phonetic positions, 0 with others"

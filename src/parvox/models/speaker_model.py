@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from parvox.errors import RecipeError, nearest
 from parvox.models.contract import EncoderSettings, PoolingSettings, SpeakerOutput
 from parvox.models.frontend import Fbank, FbankSettings
+from parvox.models.layers import check_positive
 
 HEADS = ("linear", "bn_linear", "bn_linear_bn", "linear_bn", "linear_relu_bn_linear", "none")
 
@@ -33,8 +34,7 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise RecipeError(f"model: unknown head {self.head!r}: {nearest(self.head, HEADS)}")
-        if self.embedding_dim < 1:
-            raise RecipeError(f"model: embedding_dim {self.embedding_dim} given; expected 1 or more")
+        check_positive("model", embedding_dim=self.embedding_dim)
 
 
 class SpeakerModel(nn.Module):

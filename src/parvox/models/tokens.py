@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,8 +40,10 @@ class _TokenSettings:
             raise RecipeError(
                 f"{self._name}: {self.vectors} vectors with variational estimation given; expected 1, or sampled"
             )
-        if not self.divergence_weight >= 0:
-            raise RecipeError(f"{self._name}: divergence_weight {self.divergence_weight} given; expected 0 or more")
+        if not 0 <= self.divergence_weight < math.inf:
+            raise RecipeError(
+                f"{self._name}: divergence_weight {self.divergence_weight} given; expected 0 or more, and finite"
+            )
 
     @property
     def _name(self) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, EncoderOutput
-from parvox.models.layers import check_positive, initialise
+from parvox.models.layers import MOST_CHANNELS, check_each_positive, check_positive, initialise
 from parvox.models.registry import ENCODERS
 
 _NAME = "xvector"
@@ -33,9 +33,8 @@ class XVectorSettings:
 
     def __post_init__(self) -> None:
         sizes = {"channels": self.channels, "kernels": self.kernels, "dilations": self.dilations}
-        for field, values in sizes.items():
-            if not values or min(values) < 1:
-                raise RecipeError(f"{_NAME}: {field} {list(values)} given; expected one or more numbers from 1 up")
+        check_each_positive(_NAME, MOST_CHANNELS, channels=self.channels)
+        check_each_positive(_NAME, kernels=self.kernels, dilations=self.dilations)
         if len({len(values) for values in sizes.values()}) > 1:
             raise RecipeError(
                 f"{_NAME}: {len(self.channels)} channels, {len(self.kernels)} kernels and {len(self.dilations)} "

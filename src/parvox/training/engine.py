@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from parvox.errors import RecipeError, TrainingError
+from parvox.processors import available_processors
 from parvox.training.settings import TrainingSettings
 
 # What torchrun and whoever starts processes by hand, SLURM, and LSF set; without one of them processes would wait for
@@ -79,6 +80,11 @@ def make_fabric(settings: TrainingSettings, loggers: Any = None) -> tuple[Any, s
     devices = settings.devices
     if devices == "auto":
         devices = torch.cuda.device_count() if accelerator == "cuda" else 1
+    if accelerator == "cpu" and devices > max(2, available_processors()):
+        raise TrainingError(
+            f"training.devices: {devices} given; expected at most {max(2, available_processors())}: each is a process, "
+            "and more than there are processors only hinder each other"
+        )
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))  # torchrun decides
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would announce the precision
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)

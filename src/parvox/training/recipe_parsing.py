@@ -60,7 +60,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"recipe {path} is not a text file; give a YAML file") from error
     except RecursionError as error:
         raise RecipeError(f"recipe {path} is nested too deeply; expected sections with fields") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:
+        # the last three of values that the loader cannot make, such as the 45th of a month
         raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if data is None:
         return {}
@@ -258,6 +259,10 @@ def as_options(data: dict[str, Any], parser: Parser, source: str) -> list[str]:
     def walk(section: dict[str, Any], prefix: str) -> None:
         for key, value in section.items():
             name = f"{prefix}{key}"
+            if "." in str(key):
+                raise RecipeError(
+                    f"{source}: {name!r} given; expected {str(key).partition('.')[0]}: with its fields below it"
+                )
             section_known = any(each.startswith(f"{name}.") for each in known)
             if name not in known and isinstance(value, dict) and (value or section_known):
                 walk(value, f"{name}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,10 +58,10 @@ class TrainingSettings:
             f"more than 0 and at most learning_rate ({self.learning_rate})",
         )
         _expect(0 <= self.warmup < 1, "warmup", self.warmup, "a fraction from 0 to below 1")
-        _expect(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _expect(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more, and finite")
         _expect(self.accumulate >= 1, "accumulate", self.accumulate, "1 or more")
         _expect(self.clip_norm >= 0, "clip_norm", self.clip_norm, "0 or more")
-        _expect(self.phrase_weight >= 0, "phrase_weight", self.phrase_weight, "0 or more")
+        _expect(0 <= self.phrase_weight < math.inf, "phrase_weight", self.phrase_weight, "0 or more, and finite")
         _expect(self.nodes >= 1, "nodes", self.nodes, "1 or more")
         _expect(self.devices == "auto" or self.devices >= 1, "devices", self.devices, "auto, or 1 or more")
         _expect(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, "1 or more")
