@@ -116,7 +116,17 @@ def test_without_kinds_nothing_can_be_scored(deepmine: Path, tmp_path: Path) -> 
         ("trials.txt", "model_0 evl_2 TC", "contradicts other trials"),
         ("trials.txt", "model_0 evl_1 TC", "has evaluation/evl_1 say phrase 01"),
         ("train_labels.txt", "trn_x spk_1", "line 27: .* expected 3 columns"),
+        (
+            "train_labels.txt",
+            "trn_0010 spk_1 01",
+            "labels.txt line 27: trn_0010 'spk_1 01' given, but 'spk_0 01' before",
+        ),
         ("model_enrollment.txt", "model_9 01", "expected 3 columns"),
+        (
+            "model_enrollment.txt",
+            "model_0 01 enr_10",
+            "line 6: model_0 '01 enr_10' given, but '01 enr_00 enr_01 enr_02'",
+        ),
     ],
 )
 def test_damaged_lists(deepmine: Path, file: str, line: str, words: str) -> None:
@@ -131,3 +141,10 @@ def test_without_labels(deepmine: Path) -> None:
     (deepmine / "docs/train_labels.txt").unlink()
     with pytest.raises(CorpusError, match="cannot read .*train_labels.txt.*expected DeepMine's"):
         import_deepmine(deepmine)
+
+
+def test_a_line_twice_is_no_contradiction(deepmine: Path) -> None:
+    before = import_deepmine(deepmine)
+    with (deepmine / "docs/train_labels.txt").open("a") as stream:
+        stream.write("trn_0010 spk_0 01\n")
+    assert import_deepmine(deepmine) == before

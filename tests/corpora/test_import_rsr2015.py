@@ -213,6 +213,11 @@ def test_of_too_many_impostors_with_wrong_words_some_stay(rsr: Path, monkeypatch
     [
         ("trn/3sesspwd_eval_m.trn", "m101_001\n", "line 1: 'm101_001' is no model"),
         ("trn/3sesspwd_eval_m.trn", "m101_001 a.sph,b.sph\n", "is no model"),
+        (
+            "trn/3sesspwd_eval_m.trn",
+            "m101_001 m101_01_001.sph\nm101_001 m101_04_001.sph\n",
+            "eval_m.trn line 2: m101_001 is enrolled again with other files",
+        ),
         ("ndx/3sess-pwd_eval_m.ndx", "m101_001,m101/m101_02_001.sph,Y,Y,N,N\n", "line 1: .* is no trial"),
         ("ndx/3sess-pwd_eval_m.ndx", "m101_001,m101_02_001.sph\n", "is no trial"),
         ("ndx/3sess-pwd_eval_m.ndx", b"\xff\xfe\x00", "is not a text file"),

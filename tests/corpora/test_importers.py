@@ -424,6 +424,11 @@ class TestMusan:
         assert listing.rejected == []
         assert any("speech/ was left out" in note for note in listing.notes)
 
+    def test_annotations_that_are_no_text(self, musan: Path) -> None:
+        (musan / "musan/music/fma/ANNOTATIONS").write_bytes(b"music-fma-0000 rock Y Bj\xf6rk\n")
+        with pytest.raises(CorpusError, match="ANNOTATIONS is not text in UTF-8; unpack the corpus again"):
+            import_musan(musan)
+
     def test_broken_recordings_do_not_stop_it(self, musan: Path) -> None:
         (musan / "musan/noise/free-sound/noise-free-sound-0000.wav").write_text("no")
         (musan / "musan/music/fma/music-fma-0001.wav").write_bytes(b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def test_too_much_asked(asked: JoinSettings, words: str) -> None:
         (b"", "is empty"),
         (b"1 2\n1 2\n", "holds '1 2' twice"),
         (b"\xff", "is not a text file"),
-        (b"x y\n", "no speaker has"),
+        (b"1 2\n1 x\ny 2\n", "'1 x' has the word 'x', which no usable recording is of .2 of 3 phrases"),
     ],
 )
 def test_damaged_lists(text: bytes, words: str, tmp_path: Path) -> None:
@@ -174,6 +175,9 @@ def test_no_words() -> None:
         ({"phrases": 0}, "join.phrases"),
         ({"takes": 0}, "join.takes"),
         ({"gap_s": float("nan")}, "join.gap_s"),
+        ({"gap_s": 0.1}, "join.gap_s: 0.1 given; expected join.words or join.phrase_list beside it"),
+        ({"phrases": 5}, "join.phrases: 5 given; expected join.words"),
+        ({"phrases": 5, "phrase_list": Path("x")}, "join.phrases: 5 given; expected no join.phrase_list"),
         ({"trim_db": -1.0}, "join.trim_db"),
     ],
 )
@@ -191,3 +195,47 @@ def test_odd_words_and_speakers_make_sound_names() -> None:
         assert len(joint.id.split()) == 1
         assert not any(part.startswith(".") for part in joint.id.split("/"))
     assert len({joint.id for joint in plan.joints}) == len(plan.joints)
+
+
+def test_words_with_marks_never_share_an_id(tmp_path: Path) -> None:
+    said = ["a-b", "a/b", "a~b", "a%2Db", "a", "b", ".c", "c"]
+    entries = [clip("s", word, 0) for word in said]
+    (tmp_path / "list").write_text("".join(f"{word} c\n" for word in said[:-1]) + "a b c\n.c .c\nc c\n")
+    plan = plan_joins(entries, JoinSettings(phrase_list=tmp_path / "list"), seed=0)
+    ids = {joint.text: joint.id for joint in plan.joints}
+    assert len(set(ids.values())) == len(plan.joints) == 8
+    assert ids["a c"] == "s/a-c_0"  # usual ones stay as they are
+    assert ids["a-b c"] == "s/a%2Db-c_0"
+    assert ids["a/b c"] == "s/a%2Fb-c_0"
+    assert plan.notes == ["join: 2 of 10 phrases are said by nobody, as no speaker has all their words"]
+
+
+def test_long_phrases_have_names_that_file_systems_take() -> None:
+    words = [f"{'é' * 10}{number}" for number in range(30)]
+    plan = plan_joins([clip("s", word, 0) for word in words], JoinSettings(words=30, phrases=9, orders=9), seed=0)
+    assert len({joint.id for joint in plan.joints}) == 9
+    assert all(len(joint.id.encode()) <= 130 for joint in plan.joints)
+
+
+def test_repeated_ids_are_refused() -> None:
+    entries = [
+        clip(speaker, word, 0, session=session)
+        for speaker, session in (("x", "y/z"), ("x/y", "z"), ("x", "1"), ("x/y", "1"))
+        for word in "01"
+    ]
+    with pytest.raises(CorpusError, match="2 ids, such as 'x/y/z/words/0-1_0', would each name several") as error:
+        plan_joins(entries, JoinSettings(words=2, phrases=2, orders=2), seed=1)
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("1 2\n2 1\n", encoding="utf-8-sig")
+    plan = plan_joins(inventory("a", "12", 1), JoinSettings(phrase_list=tmp_path / "list"), seed=0)
+    assert {joint.text for joint in plan.joints} == {"1 2", "2 1"}
+
+
+def test_no_more_orders_are_drawn_than_phrases() -> None:
+    start = time.process_time()
+    plan = plan_joins(inventory("a", takes=1), JoinSettings(words=9, phrases=2, orders=362_880), seed=0)
+    assert plan.phrases[1] == plan.phrases[0][::-1]
+    assert time.process_time() - start < 5

@@ -136,3 +136,20 @@ def test_texts_without_joining(words: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(CorpusError, match="none of the 72 utterances has a text; add a column text"):
         prepare("csv", bare, tmp_path / "none", PrepareSettings(text_dependent=True))
+
+
+def test_spaces_of_a_manifest_make_no_phrases(words: Path, tmp_path: Path) -> None:
+    with (words / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    root = words.parent / "spaced"
+    root.mkdir()
+    (root / "words").symlink_to(words, target_is_directory=True)
+    lines = [
+        f"words/{row['path']},{row['speaker']},say{' ' * (1 + number % 2)}{row['text']}\n"
+        for number, row in enumerate(rows)
+    ]
+    (root / "manifest.csv").write_text("path,speaker,text\n" + "".join(lines))
+    corpus = prepare("csv", root, tmp_path / "out", PrepareSettings(text_dependent=True))
+    assert corpus.phrases("train") == sorted({f"say {row['text']}" for row in rows})
+    assert corpus.info.splits["train"].phrases == len(corpus.phrases("train"))
+    assert REORDERED not in corpus.info.splits["test"].kinds

@@ -431,9 +431,11 @@ class TestOutput:
         ({"seed": -1}, "seed"),
         ({"noise_test_fraction": 1.5}, "noise_test_fraction"),
         ({"dev_fraction": float("nan")}, "dev_fraction: nan"),
+        ({"split_file": Path("x"), "dev_speakers": 3}, "dev_speakers: 3 given; expected nothing beside split_file"),
+        ({"split_file": Path("x"), "test_fraction": 0.3}, "test_fraction: 0.3 given; expected nothing beside"),
     ],
 )
-def test_settings_that_make_no_sense(settings: dict[str, float], message: str) -> None:
+def test_settings_that_make_no_sense(settings: dict[str, object], message: str) -> None:
     with pytest.raises(CorpusError, match=message):
         PrepareSettings(**settings)  # type: ignore[arg-type]
 
@@ -441,3 +443,22 @@ def test_settings_that_make_no_sense(settings: dict[str, float], message: str) -
 def test_unknown_importer(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="unknown corpus 'voxceleb': did you mean 'voxceleb"):
         prepare("voxceleb", tmp_path, tmp_path / "out")
+
+
+def test_a_manifest_keeps_its_train_speakers(tree: Path, tmp_path: Path) -> None:
+    rows = "".join(f"s{speaker}/{number}.wav,s{speaker},train\n" for speaker in range(6) for number in range(4))
+    (tree / "manifest.csv").write_text(f"path,speaker,split\n{rows}")
+    corpus = prepare("csv", tree, tmp_path / "out")
+    assert corpus.splits == ("train",)
+    assert corpus.info.notes == [
+        f"{split}: no speakers, for 6 of 6 are marked to stay in train" for split in ("dev", "test")
+    ]
+    assert not prepare("csv", tree, tmp_path / "all", PrepareSettings(dev_fraction=0, test_speakers=0)).info.notes
+    with pytest.raises(CorpusError, match="2 test speakers wanted, but the corpus marks all others as train"):
+        prepare("csv", tree, tmp_path / "none", PrepareSettings(test_speakers=2))
+
+
+@pytest.mark.parametrize("jobs", [0, -3])
+def test_fewer_jobs_than_one(tree: Path, tmp_path: Path, jobs: int) -> None:
+    with pytest.raises(CorpusError, match=f"jobs {jobs} given; expected 1 or more"):
+        prepare("folder", tree, tmp_path / "out", jobs=jobs)

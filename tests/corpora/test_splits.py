@@ -163,3 +163,18 @@ def test_split_file_missing_or_binary(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"speaker,split\n\xff\xfe,train\n")
     with pytest.raises(CorpusError, match="not a CSV file"):
         read_split_file(tmp_path / "binary.csv")
+
+
+def test_speakers_marked_train_by_hand_stay_there() -> None:
+    marked = utterances({f"t{n}": "a" for n in range(20)}, "train")
+    assert set(split_speakers(marked, SplitSettings(), keep_train=True).values()) == {"train"}
+    with pytest.raises(CorpusError, match="3 dev speakers wanted, but the corpus marks all others as train"):
+        split_speakers(marked, SplitSettings(dev_speakers=3), keep_train=True)
+    open_ones = utterances({f"o{n}": "a" for n in range(20)})
+    splits = split_speakers(marked + open_ones, SplitSettings(), keep_train=True)
+    assert Counter(splits.values()) == {"train": 36, "dev": 2, "test": 2}
+    assert {splits[f"t{n}"] for n in range(20)} == {"train"}
+    held_out = split_speakers(marked + utterances({"t0": "a"}, "dev"), SplitSettings(), keep_train=True)
+    assert [name for name, split in held_out.items() if split == "dev"] == ["t0"]
+    anew = split_speakers(marked, SplitSettings(by="speaker"), keep_train=True)
+    assert Counter(anew.values()) == {"train": 16, "dev": 2, "test": 2}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parvox.corpora.entries import Entry
-from parvox.corpora.phrases import count_kinds, phrase_of, reordered, word_key
+from parvox.corpora.phrases import count_kinds, normal_phrase, phrase_of, reordered, word_key
 from parvox.corpora.text_trials import draw_text_trials
 from parvox.corpora.trials import Trial
 from parvox.errors import CorpusError
@@ -27,6 +27,8 @@ def utterance(number: int, speaker: str, text: str | None, recording: str = "", 
 
 def test_order_of_words() -> None:
     assert reordered("1 2 3", "3 2  1")
+    assert not reordered("1 2 3", "1  2 3 ")
+    assert normal_phrase(" 1  2\t3 ") == "1 2 3"
     assert not reordered("1 2 3", "1 2 3")
     assert not reordered("1 2 3", "1 2 2")
     assert not reordered("12 3", "1 23")
@@ -106,3 +108,12 @@ def test_the_phrase_of_a_cut(prepared_tiny: Path) -> None:
         phrase_of(cut)
     cut.supervisions[0].text = "hi mia"
     assert phrase_of(cut) == "hi mia"
+
+
+def test_more_white_space_makes_no_other_phrase() -> None:
+    texts = ("hello there", "hello  there", "so long", " so long")
+    entries = [utterance(number, speaker, text) for speaker in "ab" for number, text in enumerate(texts)]
+    trials = draw_text_trials(entries, total=100, nontargets_per_target=12, seed=(0,))
+    text_of = {entry.id: normal_phrase(str(entry.text)) for entry in entries}
+    kinds = count_kinds(trials, {entry.id: entry.speaker for entry in entries}, text_of)
+    assert kinds == {"target-correct": 4, "target-wrong": 8, "impostor-correct": 8, "impostor-wrong": 8}

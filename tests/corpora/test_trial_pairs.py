@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parvox.corpora.entries import Entry
-from parvox.corpora.trial_pairs import draw_trials
+from parvox.corpora.trial_pairs import draw_trials, other_speaker_pairs
 from parvox.corpora.trials import Trial
 
 
@@ -123,3 +124,47 @@ def test_a_million_trials_of_a_thousand_speakers() -> None:
     assert len(trials) == pytest.approx(1_000_000, rel=0.001)
     assert len({frozenset(trial[:2]) for trial in trials}) == len(trials)
     assert time.process_time() - start < 60
+
+
+def test_absurd_numbers_of_non_targets_are_bounded_by_what_there_is() -> None:
+    entries = [entry(speaker, number) for speaker in "ABCDEFGH" for number in range(30)]
+    start = time.process_time()
+    assert len(draw(entries, total=1000, ratio=10**9)) == 1000
+    trials = draw(entries, total=10**12, ratio=10**9)
+    assert sum(not trial.target for trial in trials) == 28 * 30 * 30
+    assert len({frozenset(trial[:2]) for trial in trials}) == len(trials)
+    assert time.process_time() - start < 10
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ABCDE"), st.sampled_from("xy"), st.integers(0, 9)), max_size=30, unique=True)
+)
+def test_drawing_and_listing_find_the_same_pairs(rows: list[tuple[str, str, int]]) -> None:
+    genders = {"A": "f", "B": "f", "C": "m", "D": None, "E": None}
+    entries = [
+        entry(speaker, number, source=source, gender=genders[speaker])  # type: ignore[arg-type]
+        for speaker, source, number in sorted(rows)
+    ]
+    if not entries:
+        return
+    listed = other_speaker_pairs(entries, 10**9, np.random.default_rng(0))
+    of_source = [
+        {a, b}
+        for a, b in itertools.combinations(range(len(entries)), 2)
+        if entries[a].source == entries[b].source and entries[a].speaker != entries[b].speaker
+    ]
+
+    def alone(place: int) -> bool:
+        one = entries[place]
+        mates = {other.speaker for other in entries if (other.source, other.gender) == (one.source, one.gender)}
+        return not one.gender or mates == {one.speaker}
+
+    expected = [
+        pair
+        for pair in of_source
+        if len({entries[place].gender for place in pair}) == 1 or any(alone(place) for place in pair)
+    ]
+    assert sorted(map(sorted, listed.tolist())) == sorted(map(sorted, expected))
+    if expected:  # so many that they are drawn rather than listed
+        drawn = other_speaker_pairs(entries, 9 * len(expected), np.random.default_rng(0))
+        assert {frozenset(pair) for pair in drawn.tolist()} <= {frozenset(pair) for pair in listed.tolist()}

@@ -14,7 +14,7 @@ from parvox.corpora.clips import Clips, gather_clips
 from parvox.corpora.entries import SPLITS, Entry, Listing, Rejected, Split, utterance_id
 from parvox.corpora.join_plan import plan_joins
 from parvox.corpora.joining import write_joints
-from parvox.corpora.phrases import count_kinds
+from parvox.corpora.phrases import count_kinds, normal_phrase
 from parvox.corpora.prepare_settings import PrepareSettings, limits
 from parvox.corpora.splits import SplitSettings, split_speakers
 from parvox.corpora.text_trials import draw_text_trials
@@ -49,7 +49,7 @@ class Draft:
         """Fill `speech`, `noises` and `rejected`."""
         self.rejected = list(self.listing.rejected)
         self.notes = list(self.listing.notes)
-        entries = sorted(self.listing.entries, key=lambda entry: entry.id)
+        entries = sorted(map(_with_phrase, self.listing.entries), key=lambda entry: entry.id)
         checked, bad = check_recordings(entries, limits(self.settings), self.root, jobs)
         self.rejected += bad
         if not checked:
@@ -126,7 +126,10 @@ class Draft:
             test_speakers=named.get("test", nobody),
             dev_speakers=named.get("dev", nobody),
             fixed=fixed,
+            keep_train=self.listing.keep_train,
         )
+        if fixed is None:
+            self._note_empty_splits(entries)
         for number, split in enumerate(SPLITS):
             members = [entry for entry in entries if self.splits[entry.speaker] == split]
             if split == "train" or not members or split in self.trials:
@@ -146,6 +149,22 @@ class Draft:
                 self.notes.append(
                     f"{split}: no trials, for they need a speaker with two recordings{same} and two speakers of one "
                     "source"
+                )
+
+    def _note_empty_splits(self, entries: Sequence[Entry]) -> None:
+        """Say why a split is empty that one would expect."""
+        settings = self.settings
+        if not self.listing.keep_train or settings.split_by != "corpus":
+            return
+        marked = len({entry.speaker for entry in entries if entry.split == "train"})
+        asked = {
+            "dev": settings.dev_fraction if settings.dev_speakers is None else settings.dev_speakers,
+            "test": settings.test_fraction if settings.test_speakers is None else settings.test_speakers,
+        }
+        for split, share in asked.items():
+            if marked and share and split not in self.splits.values():
+                self.notes.append(
+                    f"{split}: no speakers, for {marked} of {len(self.splits)} are marked to stay in train"
                 )
 
     def gather(self, jobs: int) -> None:
@@ -174,6 +193,12 @@ class Draft:
     def split(self, name: str) -> list[tuple[Entry, Facts]]:
         """The utterances of one split, sorted by id."""
         return [pair for pair in self.speech if self.splits[pair[0].speaker] == name]
+
+
+def _with_phrase(entry: Entry) -> Entry:
+    """`entry` with its text as a phrase: more white space than is needed makes no other one."""
+    text = normal_phrase(entry.text or "") or None
+    return entry if text == entry.text else dataclasses.replace(entry, text=text)
 
 
 def counts(rejected: Sequence[Rejected]) -> dict[str, int]:

@@ -81,6 +81,8 @@ class Listing:
     """The corpus's own trials."""
     text_dependent: bool = False
     """Whether the phrase counts as well as the speaker."""
+    keep_train: bool = False
+    """Whether speakers marked train stay there, since somebody chose so; else dev may be dealt from them."""
     labelled: bool = True
     """Whether speakers are known; where they are not, everything is for training and nobody's."""
     synthetic: bool = False

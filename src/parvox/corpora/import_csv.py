@@ -22,7 +22,8 @@ def import_csv(root: Path) -> Listing:
 
     Columns: `path`, relative to the manifest's folder, and `speaker` are needed. Understood as well: `source`,
     `session`, `recording`, `text`, `language` or `lang`, `gender`, `native_rate`, `kind` (speech, noise or rir; rows
-    that are not speech need no speaker), `split` (train, dev or test), `licence`, `synthetic`. Others are ignored.
+    that are not speech need no speaker), `split` (train, dev or test, where they stay), `licence`, `synthetic`. Others
+    are ignored.
 
     Without a `recording`, files ``STEM_s0, STEM_s1, …`` of one folder count as pieces of one continuous recording.
     Where `root` holds folders with manifests rather than one itself, all are combined, and speakers and ids begin
@@ -32,7 +33,7 @@ def import_csv(root: Path) -> Listing:
         CorpusError: There is no manifest, one lacks a column or is no CSV, or a path leaves the manifest's folder.
     """
     root = check_root(root, EXPECTED)
-    listing = Listing([])
+    listing = Listing([], keep_train=True)
     if (root / MANIFEST).is_file():
         _read(root, "", listing)
     else:

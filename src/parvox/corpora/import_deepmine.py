@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from parvox.corpora.entries import Entry, Listing, Rejected, Split, check_root, find_recordings, undecoded
 from parvox.corpora.import_folder import UniqueIds, require_some
@@ -36,6 +37,7 @@ FREE_TEXT = "FT"
 
 _LISTS: tuple[tuple[Split, str], ...] = (("dev", "dev_"), ("test", "eval_"), ("test", ""))
 _KINDS = ("TC", "TW", "IC", "IW")
+T = TypeVar("T", bound=tuple[str, ...])
 
 
 def import_deepmine(root: Path) -> Listing:
@@ -49,7 +51,9 @@ def import_deepmine(root: Path) -> Listing:
         TrialError: A list is damaged or contradicts itself.
     """
     root = check_root(root, EXPECTED)
-    labels = {name: (speaker, phrase) for name, speaker, phrase, *_ in _rows(root / "docs" / "train_labels.txt", 3)}
+    labels: dict[str, tuple[str, str]] = {}
+    for where, (name, speaker, phrase, *_) in _rows(root / "docs" / "train_labels.txt", 3):
+        _put(labels, name, (speaker, phrase), where)
     listing = Listing([], text_dependent=True)
     evaluations = []
     for split, prefix in _LISTS:
@@ -146,10 +150,13 @@ def _read_lists(docs: Path, prefix: str, notes: list[str]) -> _Evaluation | None
     if not models_path.is_file() or not trials_path.is_file():
         return None
     found = _Evaluation(str(trials_path), TrialList([], f"docs/{trials_path.name}"))
-    for model, phrase, *files in _rows(models_path, 3):
+    models: dict[str, tuple[str, ...]] = {}
+    for where, (model, *about) in _rows(models_path, 3):
+        _put(models, model, tuple(about), where)
+    for model, (phrase, *files) in models.items():
         found.listed.voices[model] = tuple(f"enrollment/{file}" for file in files)
         found.phrase_of[model] = phrase
-    rows = _rows(trials_path, 2)
+    rows = [fields for _, fields in _rows(trials_path, 2)]
     if not any(len(row) > 2 for row in rows):
         notes.append(f"docs/{trials_path.name} tells no kinds of trials, so nothing can be scored with it")
         return None
@@ -180,8 +187,19 @@ def _check(found: _Evaluation, rows: list[list[str]]) -> None:
             raise TrialError(f"{found.where}: {' '.join(row)!r} contradicts other trials of the list; correct it")
 
 
-def _rows(path: Path, least: int) -> list[list[str]]:
-    """The fields of each line but the headings.
+def _put(table: dict[str, T], name: str, about: T, where: str) -> None:
+    """Take in a line of a list.
+
+    Raises:
+        TrialError: An earlier line says something else of `name`.
+    """
+    if table.setdefault(name, about) != about:
+        given, earlier = " ".join(about), " ".join(table[name])
+        raise TrialError(f"{where}: {name} {given[:60]!r} given, but {earlier[:60]!r} before; leave one of them")
+
+
+def _rows(path: Path, least: int) -> list[tuple[str, list[str]]]:
+    """Where each line but the headings stands, for errors, and its fields.
 
     Raises:
         CorpusError: The file is missing or no text, or a line has fewer fields than `least`.
@@ -199,5 +217,5 @@ def _rows(path: Path, least: int) -> list[list[str]]:
             continue
         if len(fields) < least:
             raise CorpusError(f"{path} line {number}: {line.strip()[:60]!r} given; expected {least} columns or more")
-        rows.append(fields)
+        rows.append((f"{path} line {number}", fields))
     return rows

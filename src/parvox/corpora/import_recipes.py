@@ -63,9 +63,9 @@ def import_musan(root: Path) -> Listing:
     Pieces of music by one artist stay together when some are kept for tests.
 
     Raises:
-        CorpusError: `root` is missing or is not MUSAN.
+        CorpusError: `root` is missing or is not MUSAN, or its ANNOTATIONS cannot be read.
     """
-    from lhotse.recipes.musan import prepare_musan, read_annotations, scan_recordings
+    from lhotse.recipes.musan import prepare_musan, scan_recordings
 
     root = _folder(root, "musan", MUSAN)
     listing = Listing([])
@@ -76,16 +76,14 @@ def import_musan(root: Path) -> Listing:
         if not (root / part).is_dir():
             listing.notes.append(f"{part}/ is missing")
             continue
-        artists = {}
+        artists: dict[str, str] = {}
         if part == "noise":
 
             def recipe(folder: Path) -> Any:
                 return prepare_musan(folder, parts=("noise",))["noise"]["recordings"]
 
         else:  # the recipe proper fails where ANNOTATIONS name a file that is gone
-            files = sorted((root / part).rglob("ANNOTATIONS"))
-            lines = [line for file in files for line in read_annotations(file, max_fields=4)]
-            artists = {line[0]: line[3] for line in lines if len(line) == 4}
+            artists = _musan_artists(root / part)
 
             def recipe(folder: Path) -> Any:
                 return scan_recordings(folder / "music")
@@ -143,6 +141,20 @@ def _folder(root: Path, name: str, expected: str) -> Path:
     """`root`, or the folder of the corpus's own name in it."""
     root = check_root(root, expected)
     return root / name if (root / name).is_dir() else root
+
+
+def _musan_artists(folder: Path) -> dict[str, str]:
+    """From ANNOTATIONS, lines ``music-fma-0000 genre vocals artist``; of the artist the first word, as Lhotse does."""
+    artists: dict[str, str] = {}
+    for path in sorted(folder.rglob("ANNOTATIONS")):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise CorpusError(f"{path} is not text in UTF-8; unpack the corpus again") from error
+        except OSError as error:
+            raise CorpusError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+        artists.update({cells[0]: cells[3] for cells in map(str.split, lines) if len(cells) >= 4})
+    return artists
 
 
 def _librispeech_genders(root: Path) -> dict[str, str | None]:

@@ -177,13 +177,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _read_models(path: Path) -> dict[str, tuple[str, ...]]:
     """Lines ``m051_001 male/m051/m051_01_001.sph,male/…,male/…``."""
-    models = {}
+    models: dict[str, tuple[str, ...]] = {}
     for number, line in _lines(path):
         model, *files = re.split(r"[,\s]+", line.strip())
         utterances = [match[0] for match in (_UTTERANCE.search(file) for file in files) if match]
         if not files or len(utterances) < len(files):
             raise TrialError(f"{path} line {number}: {line[:60]!r} is no model; expected 'model file,file,file'")
-        models[model] = tuple(_place(utterance) for utterance in utterances)
+        places = tuple(_place(utterance) for utterance in utterances)
+        if models.setdefault(model, places) != places:
+            raise TrialError(
+                f"{path} line {number}: {model} is enrolled again with other files; leave one of the lines"
+            )
     return models
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from parvox.corpora.join_settings import JoinSettings
 from parvox.errors import CorpusError
 
 Phrase = tuple[str, ...]
+
+_LONGEST_TITLE = 120  # bytes; file systems allow 255 for a name, of which number and suffix need some
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f\s%/\\:*?"<>|-]|^\.')
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def plan_joins(entries: Sequence[Entry], settings: JoinSettings, seed: int) -> J
         seed: Draws.
 
     Raises:
-        CorpusError: No recording is of a single word, the words do not suffice, or the phrase list is damaged.
+        CorpusError: No recording is of a single word, the words do not suffice, the phrase list is damaged or has words
+            that nobody says, or two utterances would have one id.
     """
     words = [entry for entry in entries if entry.text and len(entry.text.split()) == 1]
     if not words:
@@ -75,7 +80,11 @@ def plan_joins(entries: Sequence[Entry], settings: JoinSettings, seed: int) -> J
             f"none of the {len(entries)} recordings has a text of one word, which phrases are joined from; expected "
             "recordings of single words, such as digits"
         )
-    phrases = read_phrases(settings.phrase_list) if settings.phrase_list else _draw_phrases(words, settings, seed)
+    if settings.phrase_list:
+        phrases = read_phrases(settings.phrase_list)
+        _expect_said(phrases, {str(entry.text) for entry in words}, settings.phrase_list)
+    else:
+        phrases = _draw_phrases(words, settings, seed)
     joints: list[Joint] = []
     sittings: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in sorted(words, key=lambda entry: entry.id):
@@ -91,12 +100,38 @@ def plan_joins(entries: Sequence[Entry], settings: JoinSettings, seed: int) -> J
             f"no speaker has the words of any phrase, such as {' '.join(phrases[0])!r}; give another list, or join "
             "fewer words"
         )
+    _expect_own_ids(joints)
     plan = JoinPlan(phrases, sorted(joints, key=lambda joint: joint.id))
     if len(words) < len(entries):
         plan.notes.append(f"join: {len(entries) - len(words)} recordings are not of a single word and were left out")
     if silent := speakers - speaking:
         plan.notes.append(f"join: {len(silent)} of {len(speakers)} speakers lack the words of every phrase")
+    if unsaid := len(phrases) - len({joint.text for joint in joints}):
+        plan.notes.append(
+            f"join: {unsaid} of {len(phrases)} phrases are said by nobody, as no speaker has all their words"
+        )
     return plan
+
+
+def _expect_said(phrases: Sequence[Phrase], said: set[str], path: Path) -> None:
+    """Refuse a list with words that no recording is of: a typing error would lose its phrases."""
+    unsaid = [(phrase, word) for phrase in phrases for word in phrase if word not in said]
+    if unsaid:
+        phrase, word = unsaid[0]
+        raise CorpusError(
+            f"phrase list {path}: {' '.join(phrase)!r} has the word {word!r}, which no usable recording is of "
+            f"({len(dict(unsaid))} of {len(phrases)} phrases have such words); correct them or leave them out"
+        )
+
+
+def _expect_own_ids(joints: Sequence[Joint]) -> None:
+    """Refuse utterances that would overwrite each other."""
+    repeated = [name for name, count in Counter(joint.id for joint in joints).items() if count > 1]
+    if repeated:
+        raise CorpusError(
+            f"join: {len(repeated)} ids, such as {repeated[0]!r}, would each name several utterances; rename the "
+            "speakers, sessions or sources so that joined by '/' they differ"
+        )
 
 
 def _draw_phrases(words: Sequence[Entry], settings: JoinSettings, seed: int) -> list[Phrase]:
@@ -129,7 +164,7 @@ def _draw_phrases(words: Sequence[Entry], settings: JoinSettings, seed: int) -> 
     for choice in drawn:
         first = tuple(choice[place] for place in rng.permutation(settings.words))
         orders = dict.fromkeys([first, first[::-1]])
-        while len(orders) < settings.orders:
+        while len(orders) < min(settings.orders, settings.phrases):
             orders[tuple(choice[place] for place in rng.permutation(settings.words))] = None
         phrases += list(orders)[: settings.orders]
     return phrases[: settings.phrases]
@@ -142,7 +177,7 @@ def read_phrases(path: Path) -> list[Phrase]:
         CorpusError: The file is missing, empty or not text, or holds a phrase twice.
     """
     try:
-        lines = [tuple(line.split()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [tuple(line.split()) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise CorpusError(f"phrase list {path} is not a text file; expected a phrase a line") from error
     except OSError as error:
@@ -170,7 +205,7 @@ def _takes(
     for phrase in phrases:
         needed = Counter(phrase)
         takes = min(len(by_word.get(word, ())) // count for word, count in needed.items())
-        title = "-".join(_safe(word.replace("-", "~")).replace("/", "~") for word in phrase)
+        title = _title(phrase)
         for take in range(takes if most is None else min(takes, most)):
             places = {word: iter(range(take * count, (take + 1) * count)) for word, count in needed.items()}
             chosen = tuple(by_word[word][next(places[word])] for word in phrase)
@@ -192,6 +227,24 @@ def _grouped(made: Sequence[tuple[str, tuple[Entry, ...]]]) -> list[Joint]:
             one, other = sorted((root(names[0]), root(name)))
             parent[other] = one
     return [Joint(id, words, root(names[0])) for (id, words), names in zip(made, recordings, strict=True)]
+
+
+def _title(phrase: Phrase) -> str:
+    """The words as part of a file's name, different for different phrases.
+
+    Characters that part words or that file systems refuse are percent-encoded. Long titles end in a hash instead of
+    their last words.
+    """
+    title = "-".join(_UNSAFE.sub(_percent, word) for word in phrase)
+    whole = title.encode()
+    if len(whole) <= _LONGEST_TITLE:
+        return title
+    end = f"~{hashlib.sha256(whole).hexdigest()[:16]}"
+    return whole[: _LONGEST_TITLE - len(end)].decode(errors="ignore") + end
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
 
 
 def _safe(name: str) -> str:

@@ -44,6 +44,20 @@ class JoinSettings:
         _require(self.takes is None or self.takes >= 1, "takes", self.takes, "1 or more")
         _require(0 <= self.gap_s <= 10, "gap_s", self.gap_s, "0 to 10 s")
         _require(0 <= self.trim_db <= 120, "trim_db", self.trim_db, "0 to 120 dB")
+        self._expect_nothing_idle()
+
+    def _expect_nothing_idle(self) -> None:
+        """Refuse values that the others make meaningless."""
+        idle: tuple[str, ...]
+        if not self.wanted:
+            idle, missing = (
+                ("phrases", "orders", "takes", "gap_s", "trim_db"),
+                "join.words or join.phrase_list beside it",
+            )
+        else:
+            idle, missing = (("phrases", "orders") if self.phrase_list else ()), "no join.phrase_list beside it"
+        for name in idle:
+            _require(getattr(self, name) == getattr(JoinSettings, name), name, getattr(self, name), missing)
 
 
 def _require(sound: bool, name: str, given: object, expected: str) -> None:

@@ -1,6 +1,7 @@
 """What is said, where the words count as well as the voice: text-dependent verification.
 
-The phrase of an utterance is the text of its supervision. Texts that are equal to the letter are one phrase.
+The phrase of an utterance is the text of its supervision. Texts that are equal to the letter are one phrase, however
+much white space parts their words.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ def phrase_of(cut: Cut) -> str:
         CorpusError: The corpus does not know it.
     """
     text = cut.supervisions[0].text if cut.supervisions else None
-    if not text:
+    if not text or text.isspace():
         raise CorpusError(
             f"utterance {cut.id!r} has no text, so its phrase is unknown; prepare the corpus from recordings with texts"
         )
-    return str(text)
+    return normal_phrase(str(text))
+
+
+def normal_phrase(text: str) -> str:
+    """The words of a text, parted by one space each."""
+    return " ".join(text.split())
 
 
 def word_key(phrase: str) -> str:
@@ -44,7 +50,7 @@ def word_key(phrase: str) -> str:
 
 def reordered(one: str, other: str) -> bool:
     """Whether two phrases hold the same words in different orders."""
-    return one != other and word_key(one) == word_key(other)
+    return normal_phrase(one) != normal_phrase(other) and word_key(one) == word_key(other)
 
 
 def count_kinds(trials: Iterable[Trial], speaker_of: Mapping[str, str], text_of: Mapping[str, str]) -> dict[str, int]:

@@ -71,16 +71,19 @@ def prepare(
         root: The corpus.
         out: The folder to write, whole or not at all.
         settings: What to make of it.
-        jobs: Threads for decoding; all processors if None.
+        jobs: Threads for decoding, 1 or more; all processors if None.
         overwrite: Replace `out` if it is a prepared corpus.
 
     Raises:
-        CorpusError: `root` or a file that goes with it is not as expected, or nothing of it can be used.
+        CorpusError: `jobs` is below 1, `root` or a file that goes with it is not as expected, or nothing of it can
+            be used.
         TrialError: The trial list is damaged, or names an utterance that is not there.
         OutputError: `out` exists and `overwrite` is false, is no prepared corpus, or cannot be written.
     """
     settings = settings or PrepareSettings()
     root, out = Path(os.path.abspath(root)), Path(os.path.abspath(out))
+    if jobs is not None and jobs < 1:
+        raise CorpusError(f"jobs {jobs} given; expected 1 or more, or none for all processors")
     if importer not in IMPORTERS:
         raise CorpusError(f"unknown corpus {importer!r}: {nearest(importer, IMPORTERS)}")
     check_root(root, "the corpus's folder")
@@ -89,7 +92,7 @@ def prepare(
     listed = read_trials(settings.trials) if settings.trials else None
     if settings.join.phrase_list:
         read_phrases(settings.join.phrase_list)  # what is wrong with it had better be known before the decoding
-    jobs = max(jobs or available_processors(), 1)
+    jobs = jobs or max(available_processors(), 1)
 
     listing = IMPORTERS[importer](root)
     if not listing.labelled:

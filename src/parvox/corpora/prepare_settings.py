@@ -85,6 +85,10 @@ class PrepareSettings:
         )
         _require(self.trials_per_split >= 2, "trials_per_split", self.trials_per_split, "at least 2")
         _require(self.nontargets_per_target >= 1, "nontargets_per_target", self.nontargets_per_target, "at least 1")
+        dealing = ("dev_fraction", "test_fraction", "dev_speakers", "test_speakers")
+        for name in dealing if self.split_file else ():
+            value = getattr(self, name)
+            _require(value == getattr(PrepareSettings, name), name, value, "nothing beside split_file, which decides")
 
 
 def _require(sound: bool, name: str, given: object, expected: str) -> None:

@@ -149,7 +149,9 @@ class PreparedCorpus:
         Raises:
             CorpusError: There is no such split, or its manifest is damaged.
         """
-        return sorted({phrase_of(cut) for cut in self.cuts(split, lazy=True) if cut.supervisions[0].text})
+        return sorted(
+            {phrase_of(cut) for cut in self.cuts(split, lazy=True) if (cut.supervisions[0].text or "").strip()}
+        )
 
     def enrolments(self, split: str) -> Path | None:
         """The list of voices that the trials of a split name, lines ``voice-id utterance-id …``.

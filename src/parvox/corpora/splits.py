@@ -43,6 +43,7 @@ def split_speakers(
     test_speakers: frozenset[str] = frozenset(),
     dev_speakers: frozenset[str] = frozenset(),
     fixed: Mapping[str, Split] | None = None,
+    keep_train: bool = False,
 ) -> dict[str, Split]:
     """Which split each speaker belongs to.
 
@@ -55,6 +56,8 @@ def split_speakers(
         test_speakers: Speakers that must be in test, because a trial list names them.
         dev_speakers: Speakers that must be in dev, because a trial list names them.
         fixed: A split for every speaker, from a file; nothing is dealt then.
+        keep_train: Whether the corpus's own partition keeps its train speakers too. Published partitions often have no
+            dev split, so otherwise it is dealt from them.
 
     Raises:
         CorpusError: There are too few speakers, one has no split in `fixed`, or a speaker named by a trial list would
@@ -73,9 +76,10 @@ def split_speakers(
     if fixed is not None:
         return _from_file(sorted(own), fixed, {"test": test_speakers, "dev": dev_speakers})
     splits: dict[str, Split] = {}
+    kept: tuple[Split, ...] = ("test", "dev", "train") if keep_train else ("test", "dev")
     if settings.by == "corpus":  # a speaker on both sides of the corpus's own partition is held out
         for speaker, found in own.items():
-            for split in ("test", "dev"):
+            for split in kept:
                 if split in found and speaker not in splits:
                     splits[speaker] = split
     splits.update(dict.fromkeys(test_speakers & own.keys(), "test"))
@@ -96,6 +100,11 @@ def split_speakers(
     sizes = {stratum: len(names) for stratum, names in pool.items()}
     for split, fraction, number in wanted:
         if split in splits.values() or not all_of_pool:
+            if number and "train" in splits.values() and split not in splits.values():
+                raise CorpusError(
+                    f"{number} {split} speakers wanted, but the corpus marks all others as train; unmark some, or "
+                    "--split_by speaker to deal anew"
+                )
             continue
         left = {name: len(names) for name, names in pool.items()}
         if number is None and everyone and split == last:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvox.corpora.entries import Entry
-from parvox.corpora.phrases import word_key
-from parvox.corpora.trial_pairs import Integers, other_speaker_pairs, same_speaker_pairs
+from parvox.corpora.phrases import normal_phrase, word_key
+from parvox.corpora.trial_pairs import Integers, nontargets_wanted, other_speaker_pairs, same_speaker_pairs
 from parvox.corpora.trials import Trial
 
 
@@ -32,7 +32,8 @@ def draw_text_trials(
     Returns:
         Trials sorted by ids; empty if there is no target or no non-target.
     """
-    entries = sorted((entry for entry in entries if entry.text), key=lambda entry: entry.id)
+    spoken = (replace(entry, text=normal_phrase(entry.text)) for entry in entries if entry.text)
+    entries = sorted((entry for entry in spoken if entry.text), key=lambda entry: entry.id)
     if not entries:
         return []
     rng = np.random.default_rng(list(seed))
@@ -49,7 +50,7 @@ def draw_text_trials(
         return np.asarray(words[pairs[:, 0]] != words[pairs[:, 1]])
 
     targets = same_speaker_pairs(entries, max(total // (1 + nontargets_per_target), 1), rng, same_text)
-    each = -(-len(targets) * nontargets_per_target // 3)
+    each = -(-nontargets_wanted(len(targets), total, nontargets_per_target) // 3)
     again = same_speaker_pairs(entries, each // 2, rng, other_order)
     wrong = same_speaker_pairs(entries, each - len(again), rng, other_words)
     # Impostors who say the same are those of one phrase, just as other impostors are those of one source.

@@ -16,6 +16,7 @@ Allowed = Callable[[Integers], NDArray[np.bool_]]
 
 _MAX_UTTERANCES = 1500  # of one speaker, for all their pairs are laid out
 _ROUNDS = 50
+_PLENTY = 10  # so many times the pairs there are: drawing them at random would only repeat itself
 
 
 def draw_trials(
@@ -41,13 +42,18 @@ def draw_trials(
     entries = sorted(entries, key=lambda entry: entry.id)
     rng = np.random.default_rng(list(seed))
     targets = same_speaker_pairs(entries, max(total // (1 + nontargets_per_target), 1), rng)
-    nontargets = other_speaker_pairs(entries, len(targets) * nontargets_per_target, rng)
+    nontargets = other_speaker_pairs(entries, nontargets_wanted(len(targets), total, nontargets_per_target), rng)
     if not len(targets) or not len(nontargets):
         return []
     ids = [entry.id for entry in entries]
     trials = [Trial(ids[enrol], ids[test], True) for enrol, test in targets.tolist()]
     trials += [Trial(ids[enrol], ids[test], False) for enrol, test in nontargets.tolist()]
     return sorted(trials)
+
+
+def nontargets_wanted(targets: int, total: int, nontargets_per_target: int) -> int:
+    """How many non-targets go with so many targets, without more than `total` trials, but one at least."""
+    return min(targets * nontargets_per_target, max(total - targets, 1))
 
 
 def _numbers(names: Sequence[object]) -> Integers:
@@ -140,6 +146,12 @@ def other_speaker_pairs(entries: Sequence[Entry], wanted: int, rng: np.random.Ge
     able = np.flatnonzero(pool_sizes[pool_of] > 1)
     if not len(able) or not wanted:
         return np.zeros((0, 2), np.int64)
+    existing = _count_pairs(pools, pool_of, sizes)
+    if wanted >= _PLENTY * existing:
+        pairs = _all_pairs(units, pools, pool_of)
+        turn = rng.random(len(pairs)) < 0.5
+        pairs[turn] = pairs[turn][:, ::-1]
+        return pairs
     speakers = _numbers([head.speaker for head in heads])
     weights = 1.0 / np.bincount(speakers[able])[speakers[able]]  # a speaker of two sources enrols in each half as often
     exact = wanted * weights / weights.sum()
@@ -152,7 +164,7 @@ def other_speaker_pairs(entries: Sequence[Entry], wanted: int, rng: np.random.Ge
     drawn: list[Integers] = []
     for _ in range(_ROUNDS):
         enrolling = rng.permutation(np.repeat(np.arange(len(heads)), quotas))
-        if not len(enrolling):
+        if not len(enrolling) or len(kept) == existing:
             break
         pool = pool_of[enrolling]
         other = rng.integers(0, pool_sizes[pool] - 1)
@@ -168,6 +180,33 @@ def other_speaker_pairs(entries: Sequence[Entry], wanted: int, rng: np.random.Ge
         drawn.append(np.stack([enrol[new], test[new]], axis=1))
         quotas -= np.bincount(enrolling[new], minlength=len(heads))
     return np.concatenate(drawn)
+
+
+def _count_pairs(pools: Sequence[Integers], pool_of: Integers, sizes: Integers) -> int:
+    """How many pairs of utterances there are of a unit and one in its pool.
+
+    Args:
+        pools: Unit numbers; whoever is in a pool without having it is in no pool with those who do, but this one.
+        pool_of: The pool that each unit has.
+        sizes: Utterances of each unit.
+    """
+    pairs = 0
+    for number, pool in enumerate(pools):
+        own = sizes[pool_of == number]
+        pairs += int(own.sum() ** 2 - np.square(own).sum()) // 2 + int(own.sum() * (sizes[pool].sum() - own.sum()))
+    return pairs
+
+
+def _all_pairs(units: Integers, pools: Sequence[Integers], pool_of: Integers) -> Integers:
+    """The pairs that `_count_pairs` counts, as (pairs, 2) places of utterances; `units` has each one's unit."""
+    found = []
+    for number, pool in enumerate(pools):
+        first, second = np.flatnonzero(pool_of[units] == number), np.flatnonzero(np.isin(units, pool))
+        pairs = np.stack([np.repeat(first, len(second)), np.tile(second, len(first))], axis=1)
+        both = pool_of[units[pairs[:, 1]]] == number  # these come in both directions
+        apart = units[pairs[:, 0]] != units[pairs[:, 1]]
+        found.append(pairs[apart & (~both | (pairs[:, 0] < pairs[:, 1]))])
+    return np.concatenate(found)
 
 
 def _pools(heads: Sequence[Entry]) -> tuple[list[Integers], Integers, Integers]:
