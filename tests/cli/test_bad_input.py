@@ -243,6 +243,7 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
         )
         for kind, options, words in (
             ("unknown", ["--model.name", "ecapa"], "unknown model 'ecapa': did you mean 'ecapa_tdnn'"),
+            ("a size", ["--model.name", "resnet293"], "a size of resnet34; parvox models resnet293 shows"),
             (
                 "heads that do not divide the channels",
                 ["--model.name", "xvector", "--model.pooling.name", "mqmha", "--model.pooling.heads", "7"],

@@ -17,6 +17,7 @@ from parvox.distillation import METHODS
 from parvox.errors import RecipeError
 from parvox.losses import LOSSES
 from parvox.models import ENCODERS, POOLINGS
+from parvox.models.catalogue import SIZES
 from parvox.models.frontend import FbankSettings
 from parvox.models.speaker_model import HEADS
 from parvox.registry import Registry
@@ -114,7 +115,13 @@ def parse_recipe(
     if init and "model" not in data:  # what such a recipe leaves out is as in the run it starts from
         data, path = laid_over(read_yaml(recipe_path(init)), data), path or recipe_path(init)
     model = _section(data, "model")
-    encoder = ENCODERS[chosen(argv, "model.name", model, DEFAULT_MODEL)]
+    name = chosen(argv, "model.name", model, DEFAULT_MODEL)
+    if name in SIZES:
+        raise RecipeError(
+            f"model.name: {name} given, which is a size of {SIZES[name].encoder}; parvox models {name} shows the model "
+            "section that gives it"
+        )
+    encoder = ENCODERS[name]
     default_pooling = getattr(encoder.settings, "default_pooling")  # noqa: B009
     of_pooling, of_loss = _section(model, "pooling", "model."), _section(data, "loss")
     pooling = POOLINGS[chosen(argv, "model.pooling.name", of_pooling, default_pooling)]
