@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     "path", [*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("src/parvox/demo/*.yaml")], ids=lambda path: path.stem
 )
-def test_every_recipe_of_the_repository_fits_together(path):
+def test_every_recipe_of_the_repository_fits_together(path, tmp_path, monkeypatch):
+    if init := read_yaml(path).get("init"):  # a run of the recipe beside it
+        monkeypatch.chdir(tmp_path)
+        Path(init).mkdir(parents=True)
+        shutil.copy(path.with_stem(Path(init).name), Path(init) / "recipe.yaml")
     overrides = ["--distillation.teacher", "runs/teacher"] if "distillation:" in path.read_text() else []
     recipe = load_recipe(path, overrides)
     SpeakerModel(recipe.model)
