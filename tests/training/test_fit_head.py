@@ -147,7 +147,7 @@ def test_the_teacher_is_found_from_elsewhere(given, tmp_path, monkeypatch):
         (["--device", "cuda:99"], "device: 'cuda:99' given; this machine has cpu"),
         (["--seed", "9" * 30], "seed: 999"),
         (["--head.learning_rate", ".inf"], "head.learning_rate: inf given"),
-        (["--loss.scale", ".inf", "--head.passes", "1"], "no longer finite"),
+        (["--loss.scale", ".inf"], "scale inf given; expected more than 0, at most 10000"),
     ],
 )
 def test_what_makes_no_head_is_one_line(fitted, prepared_tiny, tmp_path, capfd, options, says):
