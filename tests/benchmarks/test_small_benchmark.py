@@ -67,6 +67,15 @@ def test_other_settings_and_lost_draws_are_done_again(trained, tmp_path):
     assert [job.name for job, _ in trained[4:]] == ["bc_cmt", "xvector"]
 
 
+def test_what_starts_from_another_run_comes_after_it(trained, tmp_path):
+    names = ["large_margin", "resnet34"]
+    small.benchmark(tmp_path, only=names, seeds=2, work=tmp_path, out=tmp_path / "s.csv", picture=tmp_path / "s.svg")
+    order = [(job.name, job.seed) for job, _ in trained]
+    assert order == [("resnet34", 1), ("resnet34", 2), ("large_margin", 1), ("large_margin", 2)]
+    assert small.Job("large_margin", 2).start == small.Job("ecapa_mqmha_top_k", 2)
+    assert {job.start.name for job, _ in trained if job.start} <= set(small.recipe_names())
+
+
 def test_an_unknown_recipe_is_told_the_nearest(tmp_path):
     with pytest.raises(ParvoxError, match="unknown recipe 'xvectr': did you mean 'xvector'"):
         small.benchmark(tmp_path, only=["xvectr"])

@@ -108,12 +108,3 @@ def test_the_phrase_of_a_cut(prepared_tiny: Path) -> None:
         phrase_of(cut)
     cut.supervisions[0].text = "hi mia"
     assert phrase_of(cut) == "hi mia"
-
-
-def test_more_white_space_makes_no_other_phrase() -> None:
-    texts = ("hello there", "hello  there", "so long", " so long")
-    entries = [utterance(number, speaker, text) for speaker in "ab" for number, text in enumerate(texts)]
-    trials = draw_text_trials(entries, total=100, nontargets_per_target=12, seed=(0,))
-    text_of = {entry.id: normal_phrase(str(entry.text)) for entry in entries}
-    kinds = count_kinds(trials, {entry.id: entry.speaker for entry in entries}, text_of)
-    assert kinds == {"target-correct": 4, "target-wrong": 8, "impostor-correct": 8, "impostor-wrong": 8}

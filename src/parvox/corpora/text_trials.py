@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvox.corpora.entries import Entry
-from parvox.corpora.phrases import normal_phrase, word_key
+from parvox.corpora.phrases import word_key
 from parvox.corpora.trial_pairs import Integers, nontargets_wanted, other_speaker_pairs, same_speaker_pairs
 from parvox.corpora.trials import Trial
 
@@ -32,8 +32,7 @@ def draw_text_trials(
     Returns:
         Trials sorted by ids; empty if there is no target or no non-target.
     """
-    spoken = (replace(entry, text=normal_phrase(entry.text)) for entry in entries if entry.text)
-    entries = sorted((entry for entry in spoken if entry.text), key=lambda entry: entry.id)
+    entries = sorted((entry for entry in entries if entry.text), key=lambda entry: entry.id)
     if not entries:
         return []
     rng = np.random.default_rng(list(seed))
