@@ -426,7 +426,7 @@ class TestMusan:
 
     def test_annotations_that_are_no_text(self, musan: Path) -> None:
         (musan / "musan/music/fma/ANNOTATIONS").write_bytes(b"music-fma-0000 rock Y Bj\xf6rk\n")
-        with pytest.raises(CorpusError, match="ANNOTATIONS is not text in UTF-8; unpack the corpus again"):
+        with pytest.raises(CorpusError, match="ANNOTATIONS is not a text file in UTF-8; unpack the corpus again"):
             import_musan(musan)
 
     def test_broken_recordings_do_not_stop_it(self, musan: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from parvox.corpora.entries import Entry, Listing, Rejected, check_root, find_recordings, undecoded
 from parvox.corpora.import_folder import UniqueIds, require_some
+from parvox.corpora.text_lines import numbered_lines
 from parvox.corpora.trials import Trial, TrialList
 from parvox.errors import CorpusError, TrialError
 
@@ -31,7 +33,7 @@ def import_cnceleb(root: Path) -> Listing:
     found = list(find_recordings(root))
     evaluated = {match[1] for path in found if (match := _EVAL.fullmatch(path))}
     dev_lists = _first(root, "dev/dev.lst")
-    developed = set(_lines(dev_lists)) if dev_lists else None
+    developed = {line for _, line in _lines(dev_lists)} if dev_lists else None
     for path in found:
         rejected = undecoded(path)
         for_test = _EVAL.fullmatch(path)
@@ -69,11 +71,8 @@ def _first(root: Path, name: str) -> Path | None:
     return next((path for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.is_file()), None)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"cannot read {path}: {error}; unpack the corpus again") from error
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    return numbered_lines(path, what="list", expected="unpack the corpus again", error=CorpusError)
 
 
 def _read_trials(path: Path, root: Path) -> list[Trial]:
@@ -82,12 +81,12 @@ def _read_trials(path: Path, root: Path) -> list[Trial]:
     prefix = evaluation.relative_to(root).as_posix()
     enrolments = {}
     enrol_list = path.parent / "enroll.lst"
-    for line in _lines(enrol_list) if enrol_list.is_file() else []:
+    for _, line in _lines(enrol_list) if enrol_list.is_file() else ():
         fields = line.split()
         if len(fields) >= 2:
             enrolments[fields[0]] = fields[1]
     trials = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in _lines(path):
         fields = line.split()
         if len(fields) != 3 or fields[2] not in ("0", "1"):
             raise TrialError(f"{path} line {number}: {line[:60]!r} is no trial; expected 'enrolment test-file 0-or-1'")

@@ -27,6 +27,7 @@ from typing import TypeVar
 
 from parvox.corpora.entries import Entry, Listing, Rejected, Split, check_root, find_recordings, undecoded
 from parvox.corpora.import_folder import UniqueIds, require_some
+from parvox.corpora.text_lines import numbered_lines
 from parvox.corpora.trials import Trial, TrialList
 from parvox.errors import CorpusError, TrialError
 
@@ -204,18 +205,12 @@ def _rows(path: Path, least: int) -> list[tuple[str, list[str]]]:
     Raises:
         CorpusError: The file is missing or no text, or a line has fewer fields than `least`.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not a text file; unpack the corpus again") from error
-    except OSError as error:
-        raise CorpusError(f"cannot read {path}: {error.strerror or error}; expected {EXPECTED}") from error
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in numbered_lines(path, what="list", expected=f"expected {EXPECTED}", error=CorpusError):
         fields = line.split()
-        if not fields or (number == 1 and fields[0].endswith("-id")):
+        if number == 1 and fields[0].endswith("-id"):
             continue
         if len(fields) < least:
-            raise CorpusError(f"{path} line {number}: {line.strip()[:60]!r} given; expected {least} columns or more")
+            raise CorpusError(f"{path} line {number}: {line[:60]!r} given; expected {least} columns or more")
         rows.append((f"{path} line {number}", fields))
     return rows

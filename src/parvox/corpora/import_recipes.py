@@ -8,6 +8,7 @@ from typing import Any
 from parvox.corpora.entries import Entry, Kind, Listing, Split, check_root, normal_gender
 from parvox.corpora.import_folder import UniqueIds, measurement, require_some
 from parvox.corpora.lhotse_recipes import add_rest, recording_paths, run_recipe
+from parvox.corpora.text_lines import numbered_lines
 from parvox.errors import CorpusError
 
 LIBRISPEECH = "LibriSpeech's folders, such as train-clean-100/SPEAKER/CHAPTER/*.flac with *.trans.txt"
@@ -147,13 +148,8 @@ def _musan_artists(folder: Path) -> dict[str, str]:
     """From ANNOTATIONS, lines ``music-fma-0000 genre vocals artist``; of the artist the first word, as Lhotse does."""
     artists: dict[str, str] = {}
     for path in sorted(folder.rglob("ANNOTATIONS")):
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise CorpusError(f"{path} is not text in UTF-8; unpack the corpus again") from error
-        except OSError as error:
-            raise CorpusError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
-        artists.update({cells[0]: cells[3] for cells in map(str.split, lines) if len(cells) >= 4})
+        lines = numbered_lines(path, what="music list", expected="unpack the corpus again", error=CorpusError)
+        artists.update({cells[0]: cells[3] for _, line in lines if len(cells := line.split()) >= 4})
     return artists
 
 

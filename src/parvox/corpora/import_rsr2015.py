@@ -31,6 +31,7 @@ from pathlib import Path
 
 from parvox.corpora.entries import Entry, Listing, Rejected, Split, check_root, find_recordings, undecoded
 from parvox.corpora.import_folder import UniqueIds, require_some
+from parvox.corpora.text_lines import numbered_lines
 from parvox.corpora.trials import Trial, TrialList
 from parvox.errors import CorpusError, TrialError
 
@@ -164,15 +165,7 @@ def _keys(folder: Path, kind: str, name: str) -> list[Path]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.rstrip()
-    except UnicodeDecodeError as error:
-        raise TrialError(f"{path} is not a text file; unpack the corpus again") from error
-    except OSError as error:
-        raise TrialError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+    return numbered_lines(path, what="key file", expected="unpack the corpus again", error=TrialError)
 
 
 def _read_models(path: Path) -> dict[str, tuple[str, ...]]:

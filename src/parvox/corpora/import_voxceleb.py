@@ -21,6 +21,7 @@ from parvox.corpora.entries import (
     undecoded,
 )
 from parvox.corpora.import_folder import UniqueIds, require_some
+from parvox.corpora.text_lines import numbered_lines
 from parvox.errors import CorpusError
 
 EXPECTED = "recordings at …/idNNNNN/VIDEO/NNNNN.wav (or .flac), and vox1_meta.csv or vox2_meta.csv if present"
@@ -90,11 +91,8 @@ def _read_metadata(root: Path, name: str) -> tuple[dict[str, str | None], dict[s
     for path in (root / name, root.parent / name, *sorted(root.glob(f"*/{name}"))):
         if not path.is_file():
             continue
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CorpusError(f"cannot read {path}: {error}; download it again, or remove it") from error
-        for line in lines[1:]:
+        expected = "download it again, or remove it"
+        for _, line in numbered_lines(path, what="metadata", expected=expected, error=CorpusError):
             cells = [cell.strip() for cell in re.split(r"[\t,]", line)]
             if len(cells) >= 4 and re.fullmatch(r"id\d{5}", cells[0]):  # id, name, gender[, nation], part
                 genders[cells[0]], parts[cells[0]] = normal_gender(cells[2]), cells[-1].lower()

@@ -14,6 +14,7 @@ import numpy as np
 
 from parvox.corpora.entries import Entry, utterance_id
 from parvox.corpora.join_settings import JoinSettings
+from parvox.corpora.text_lines import numbered_lines
 from parvox.errors import CorpusError
 
 Phrase = tuple[str, ...]
@@ -176,14 +177,11 @@ def read_phrases(path: Path) -> list[Phrase]:
     Raises:
         CorpusError: The file is missing, empty or not text, or holds a phrase twice.
     """
-    try:
-        lines = [tuple(line.split()) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"phrase list {path} is not a text file; expected a phrase a line") from error
-    except OSError as error:
-        raise CorpusError(f"cannot read phrase list {path}: {error.strerror or error}; check the path") from error
+    expected = "expected a phrase a line, words parted by spaces"
+    numbered = numbered_lines(path, what="phrase list", expected=expected, error=CorpusError)
+    lines = [tuple(line.split()) for _, line in numbered]
     if not lines:
-        raise CorpusError(f"phrase list {path} is empty; expected a phrase a line, words parted by spaces")
+        raise CorpusError(f"phrase list {path} is empty; {expected}")
     repeated = [line for line, count in Counter(lines).items() if count > 1]
     if repeated:
         raise CorpusError(f"phrase list {path} holds {' '.join(repeated[0])!r} twice; expected each phrase once")

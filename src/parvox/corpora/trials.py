@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from parvox.corpora.text_lines import numbered_lines
 from parvox.errors import TrialError
 from parvox.files import atomic_file
 
@@ -49,26 +50,18 @@ def read_trials(path: Path) -> list[Trial]:
     Raises:
         TrialError: The file is missing, empty or not text, or a line is not a trial; the message names the line.
     """
-    path = Path(path)
+    expected = "expected lines '1 enrol-id test-id'"
     trials: list[Trial] = []
-    try:
-        with path.open(encoding="utf-8-sig") as file:  # a byte-order mark is no part of the first line
-            for number, line in enumerate(file, 1):
-                fields = line.split()
-                if len(fields) == 3 and fields[0] in ("0", "1"):
-                    trials.append(Trial(fields[1], fields[2], fields[0] == "1"))
-                elif fields:
-                    shown = line.strip()[:60]
-                    raise TrialError(
-                        f"{path} line {number}: {shown!r} is no trial; expected '1 enrol-id test-id' for a target "
-                        "or '0 enrol-id test-id' for a non-target"
-                    )
-    except UnicodeDecodeError as error:
-        raise TrialError(f"{path} is not a text file; expected lines '1 enrol-id test-id'") from error
-    except OSError as error:
-        raise TrialError(f"cannot read trial list {path}: {error.strerror or error}; check the path") from error
+    for number, line in numbered_lines(path, what="trial list", expected=expected, error=TrialError):
+        fields = line.split()
+        if len(fields) != 3 or fields[0] not in ("0", "1"):
+            raise TrialError(
+                f"{path} line {number}: {line[:60]!r} is no trial; expected '1 enrol-id test-id' for a target "
+                "or '0 enrol-id test-id' for a non-target"
+            )
+        trials.append(Trial(fields[1], fields[2], fields[0] == "1"))
     if not trials:
-        raise TrialError(f"{path} holds no trials; expected lines '1 enrol-id test-id'")
+        raise TrialError(f"{path} holds no trials; {expected}")
     return trials
 
 

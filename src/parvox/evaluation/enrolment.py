@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from parvox.corpora.text_lines import numbered_lines
 from parvox.errors import TrialError
 from parvox.evaluation.embeddings import Embeddings
 
@@ -38,25 +39,18 @@ class EnrolmentList:
             TrialError: the file is missing or empty, or a line is no enrolment; the message names it.
         """
         voices: dict[str, list[str]] = {}
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise TrialError(f"{path} is not a text file; expected lines 'voice-id utterance-id …'") from error
-        except OSError as error:
-            raise TrialError(f"cannot read enrolments {path}: {error.strerror or error}; check the path") from error
-        for number, line in enumerate(text.splitlines(), 1):
+        expected = "expected lines 'voice-id utterance-id …'"
+        for number, line in numbered_lines(path, what="enrolments", expected=expected, error=TrialError):
             fields = line.split()
-            if not fields:
-                continue
             if len(fields) < 2:
-                raise TrialError(f"{path} line {number}: {line.strip()[:60]!r}; expected 'voice-id utterance-id …'")
+                raise TrialError(f"{path} line {number}: {line[:60]!r}; expected 'voice-id utterance-id …'")
             if fields[0] in voices:
                 raise TrialError(f"{path} line {number}: {fields[0]} is enrolled twice; give all its utterances once")
             if len(set(fields[1:])) < len(fields[1:]):
                 raise TrialError(f"{path} line {number}: {fields[0]} has an utterance twice; name each once")
             voices[fields[0]] = fields[1:]
         if not voices:
-            raise TrialError(f"{path} holds no enrolments; expected lines 'voice-id utterance-id …'")
+            raise TrialError(f"{path} holds no enrolments; {expected}")
         return cls(voices, str(path))
 
     def utterances(self) -> list[str]:

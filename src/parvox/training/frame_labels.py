@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from parvox.corpora.phrases import phrase_of
+from parvox.corpora.text_lines import numbered_lines
 from parvox.errors import CorpusError
 from parvox.models.frame_classifier import NO_LABEL
 from parvox.models.frontend import FbankSettings
@@ -103,26 +104,18 @@ def read_ctm(path: Path) -> dict[str, list[Span]]:
     Raises:
         CorpusError: The file cannot be read, or a line is none of these.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"alignments {path} are not a text file; expected CTM") from error
-    except OSError as error:
-        raise CorpusError(f"cannot read alignments {path}: {error.strerror or error}; check the path") from error
+    expected = "expected 'utterance channel start_s duration_s label'"
     found: dict[str, list[Span]] = {}
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
-        if not fields or fields[0].startswith(";;"):
+    for number, line in numbered_lines(path, what="alignments", expected=expected, error=CorpusError):
+        if line.startswith(";;"):
             continue
         try:
-            utterance, _, start, duration, label = fields[:5]
+            utterance, _, start, duration, label = line.split()[:5]
             span = Span(float(start), float(start) + float(duration), label)
         except ValueError:
             span = Span(math.nan, math.nan, "")
         if not (0 <= span.start_s <= span.end_s < math.inf):
-            raise CorpusError(
-                f"{path} line {number}: {line[:80]!r} given; expected 'utterance channel start_s duration_s label'"
-            )
+            raise CorpusError(f"{path} line {number}: {line[:80]!r} given; {expected}")
         found.setdefault(utterance, []).append(span)
     return found
 
