@@ -377,6 +377,16 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "the teacher as output": (nothing, [*DISTIL, "run", "--out", "./run/", "--overwrite"], "holds the teacher"),
     "the corpus as output": (nothing, [*TRAIN[:-1], "corpus", "--overwrite"], "holds the corpus"),
     "another recipe's run": (nothing, [*TRAIN[:-1], "run", "--resume", "--seed", "9"], "begun with another recipe"),
+    "other fields than the run's": (
+        nothing,
+        [*TRAIN[:-1], "run", "--resume", "--training.epochs", "9", "--loss.name", "softmax"],
+        "than the one given (loss.name: 'aam_softmax' there, 'softmax' given, and",
+    ),
+    "to go on and to replace": (
+        nothing,
+        [*TRAIN[:-1], "run", "--resume", "--overwrite"],
+        "--resume and --overwrite given; expected one of the two",
+    ),
     "no run to resume": (
         lambda: (Path("kept").mkdir(), Path("kept/x").touch()),
         [*TRAIN[:-1], "kept", "--resume"],

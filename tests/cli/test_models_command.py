@@ -62,6 +62,11 @@ def test_a_size_tells_what_to_write_in_a_recipe(capsys):
     assert "size: b0, b1, b2 (default: b0)" in told
 
 
+def test_options_may_come_first(capsys):
+    assert main(["models", "--json", "softmax"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "softmax"
+
+
 def test_a_model_tells_what_goes_with_it(capsys):
     assert main(["models", "memory_attention", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

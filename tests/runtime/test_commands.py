@@ -287,7 +287,7 @@ def test_info_of_a_recipe(here: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert rows["pooling"][1:5] == ["StatisticsPooling", "1", "×", "3000"]
     total = sum(int(rows[part][-2].replace(",", "")) for part in ("frontend", "encoder", "pooling", "head"))
     assert total == told["parameters"]
-    assert main(["info", "--json", "r.yaml", "--model.embedding_dim", "64"]) == 0
+    assert main(["info", "--model.embedding_dim", "64", "r.yaml", "--json"]) == 0
     smaller = json.loads(capfd.readouterr().out)
     assert told["parameters"] - smaller["parameters"] == (512 - 64) * 3001
     Path("bad.yaml").write_text("model:\n  name: xvektor\n")

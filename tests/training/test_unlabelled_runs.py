@@ -125,6 +125,7 @@ def test_settings_that_need_labels_are_refused_before_anything_is_decoded(
         ([*EMBEDDING, "--distillation.teacher", "self"], "teacher self given with speech without speaker labels"),
         ([*EMBEDDING, "--model.features.sample_rate_hz", "8000"], "listens at 16000 Hz"),
         ([*EMBEDDING, "--unlabelled", "nowhere"], "no such folder"),
+        ([*EMBEDDING, "--training.patience", "2"], "patience: 2 given, but"),
     ],
 )
 def test_what_cannot_be_learned_is_refused(recipe_file, teacher, recordings, tmp_path, capsys, options, says):

@@ -24,10 +24,9 @@ _PROG = "parvox info"
 
 def main(argv: list[str]) -> None:
     """Look and print."""
-    shown = next((word for word in argv if not word.startswith("-")), "")
-    if _is_recipe(Path(shown)):
-        position = argv.index(shown)
-        _show_recipe(Path(shown), [*argv[:position], *argv[position + 1 :]])
+    position = next((at for at, word in enumerate(argv) if not word.startswith("-") and _is_recipe(Path(word))), None)
+    if position is not None:
+        _show_recipe(Path(argv[position]), [*argv[:position], *argv[position + 1 :]])
     else:
         call(info, argv, prog=_PROG)
 

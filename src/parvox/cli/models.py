@@ -40,7 +40,7 @@ _KINDS: dict[str, tuple[Registry[Any], str]] = {
 
 def main(argv: list[str]) -> None:
     """Print the list, or what a name stands for."""
-    named = bool(argv) and not argv[0].startswith("-")
+    named = any(not word.startswith("-") for word in argv)
     call(describe if named else overview, argv, prog="parvox models")
 
 

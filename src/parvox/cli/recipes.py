@@ -44,6 +44,8 @@ def run_recipe(argv: list[str], *, prog: str, description: str, distil: bool) ->
     defaults = {"distillation": None} if distil else {}
     values = parse_recipe(path, options, prog, description, extend, defaults)
     own: dict[str, Any] = {name: values.pop(name) for name in ("out", "resume", "overwrite", "json")}
+    if own["resume"] and own["overwrite"]:
+        raise RecipeError("--resume and --overwrite given; expected one of the two: go on with the run, or replace it")
     out = Path(own["out"] or Path("runs") / (path.stem if path else "default"))
     recordings = values.pop("unlabelled", "")
     if recordings:

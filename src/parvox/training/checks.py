@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from torch import nn
 
-from parvox.corpora.prepared import INFO
+from parvox.corpora.prepared import INFO, PreparedCorpus
 from parvox.data import DataSettings
 from parvox.errors import ModelFileError, OutputError, RecipeError, TrainingError
 from parvox.models import SpeakerModel
@@ -46,9 +48,27 @@ def expect_same_recipe(recipe: Recipe, out: Path) -> None:
             each["distillation"].pop("cache", None)
     if begun != given:
         raise OutputError(
-            f"{out} was begun with another recipe than the one given, so it cannot be resumed; give the same one "
-            f"({out / names.RECIPE}), or another folder"
+            f"{out} was begun with another recipe than the one given ({_difference(begun, given)}), so it cannot be "
+            f"resumed; give the same one ({out / names.RECIPE}), or another folder"
         )
+
+
+def _difference(begun: dict[str, Any], given: dict[str, Any]) -> str:
+    """The first field in which two recipes differ, and how many more do."""
+    before, now = dict(_fields(begun)), dict(_fields(given))
+    differing = [name for name in [*now, *(before.keys() - now.keys())] if before.get(name) != now.get(name)]
+    first, more = differing[0], len(differing) - 1
+    then, here = (repr(fields[first])[:60] if first in fields else "nothing" for fields in (before, now))
+    return f"{first}: {then} there, {here} given" + (f", and {more} more" if more else "")
+
+
+def _fields(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each field of a recipe by its dotted name."""
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def expect_inputs_outside(recipe: Recipe, out: Path) -> None:
@@ -89,6 +109,16 @@ def expect_rate(recipe: Recipe, corpus_rate_hz: int) -> None:
         raise RecipeError(
             f"model.features.sample_rate_hz: {expected} Hz given, but the corpus was prepared at {corpus_rate_hz} Hz; "
             f"set it to {corpus_rate_hz}, or prepare the corpus at {expected} Hz"
+        )
+
+
+def expect_dev_trials(recipe: Recipe, corpus: PreparedCorpus) -> None:
+    """Raise `RecipeError` where training is to end early, but nothing tells when."""
+    dev = corpus.info.splits.get("dev")
+    if recipe.training.patience and (dev is None or not dev.trials_from):
+        raise RecipeError(
+            f"training.patience: {recipe.training.patience} given, but {corpus.folder} has no dev trials to judge "
+            "epochs by; prepare it with dev speakers, or leave patience at 0"
         )
 
 

@@ -25,6 +25,7 @@ from parvox.training.checks import (
     expect_batch,
     expect_cache_apart,
     expect_crop,
+    expect_dev_trials,
     expect_inputs_outside,
     expect_rate,
     expect_same_recipe,
@@ -101,6 +102,7 @@ class Trainer:
         expect_crop(recipe, model)
         expect_batch(recipe, model)
         self.corpus = PreparedCorpus.load(Path(recipe.corpus))
+        expect_dev_trials(recipe, self.corpus)
         self.batches = Batches(
             self.corpus,
             recipe.data,
