@@ -47,10 +47,11 @@ def keep_large_blocks() -> None:
     glibc maps each large tensor anew and unmaps it when it is freed; a training step on the processor then spends a
     tenth to a fifth of its time on page faults. Elsewhere than on glibc this does nothing.
     """
-    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, 32 << 20)  # the largest that glibc takes
+        # A higher M_MMAP_THRESHOLD would not do: its limit is 32 MiB, and layers of a batch are larger.
+        library.mallopt(mmap_max, 0)
         library.mallopt(trim_threshold, 2**31 - 1)
 
 
