@@ -178,3 +178,11 @@ def test_speakers_marked_train_by_hand_stay_there() -> None:
     assert [name for name, split in held_out.items() if split == "dev"] == ["t0"]
     anew = split_speakers(marked, SplitSettings(by="speaker"), keep_train=True)
     assert Counter(anew.values()) == {"train": 16, "dev": 2, "test": 2}
+
+
+def test_a_number_beside_a_partition_of_the_corpus_is_refused() -> None:
+    held = utterances({f"t{n}": "a" for n in range(4)}, "test") + utterances({f"o{n}": "a" for n in range(20)})
+    with pytest.raises(CorpusError, match="6 test speakers wanted, but the corpus or a trial list has 4; leave out"):
+        split_speakers(held, SplitSettings(test_speakers=6))
+    assert Counter(split_speakers(held, SplitSettings(test_speakers=4)).values())["test"] == 4
+    assert Counter(split_speakers(held, SplitSettings(test_speakers=6, by="speaker")).values())["test"] == 6

@@ -61,7 +61,7 @@ def split_speakers(
 
     Raises:
         CorpusError: There are too few speakers, one has no split in `fixed`, or a speaker named by a trial list would
-            be in two splits.
+            be in two splits, or the corpus has another number of speakers in a split than the one asked for.
     """
     if both := test_speakers & dev_speakers:
         raise CorpusError(
@@ -99,8 +99,14 @@ def split_speakers(
     # Shares are of the pool as it was before anything was drawn from it.
     sizes = {stratum: len(names) for stratum, names in pool.items()}
     for split, fraction, number in wanted:
-        if split in splits.values() or not all_of_pool:
-            if number and "train" in splits.values() and split not in splits.values():
+        held = sum(found == split for found in splits.values())
+        if held and number not in (None, held):
+            raise CorpusError(
+                f"{number} {split} speakers wanted, but the corpus or a trial list has {held}; leave out "
+                f"--{split}_speakers, or deal anew by --split_by speaker without that list"
+            )
+        if held or not all_of_pool:
+            if number and "train" in splits.values() and not held:
                 raise CorpusError(
                     f"{number} {split} speakers wanted, but the corpus marks all others as train; unmark some, or "
                     "--split_by speaker to deal anew"
