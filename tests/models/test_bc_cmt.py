@@ -23,7 +23,7 @@ from parvox.models.bc_cmt_blocks import (
     normalise,
     patches,
 )
-from parvox.models.fsd_asp import FsdAspSettings
+from parvox.models.pooling_plane import FsdAspSettings
 from parvox.models.speaker_model import ModelSettings, SpeakerModel
 
 MAP_SIZES = {1: (1, 50, 7), 2: (2, 25, 7), 3: (4, 25, 13), 4: (8, 25, 25)}  # for 100 features

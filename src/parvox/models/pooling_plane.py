@@ -1,4 +1,4 @@
-"""Attentive statistics of frequency statistics: the read-out of BC-CMT."""
+"""Read-outs of planes with a frequency axis: BC-CMT's attentive statistics of frequency statistics, and their mean."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, Pooling
 from parvox.models.layers import check_positive
-from parvox.models.pooling import MIN_VARIANCE, attention_weights, full_precision, weighted_statistics
+from parvox.models.pooling import (
+    MIN_VARIANCE,
+    AttentiveStatisticsPooling,
+    StatisticsPooling,
+    attention_weights,
+    full_precision,
+    weighted_statistics,
+)
 from parvox.models.registry import POOLINGS
 
 _NAME = "fsd_asp"
+_AVERAGE = "frequency_average"
 
 
 @POOLINGS.register(_NAME, source="Choi et al., Interspeech 2022 and IEEE/ACM TASLP 32, 2024; details reconstructed")
@@ -33,12 +41,45 @@ class FsdAspSettings:
         Raises:
             RecipeError: the encoder's frames have no frequency axis.
         """
-        if encoder.frame_bins < 2:
-            raise RecipeError(
-                f"{_NAME}: the encoder's frames have {encoder.frame_bins} frequency bin; expected 2 or more, as "
-                f"two-dimensional encoders give them: choose such a one (bc_cmt, resnet34) or attentive_statistics"
-            )
-        return FsdAsp(encoder.frames_dim // encoder.frame_bins, encoder.frame_bins, self.hidden)
+        return FsdAsp(_channels(encoder, _NAME), encoder.frame_bins, self.hidden)
+
+
+@POOLINGS.register(_AVERAGE, source="the usual read-out of planes, which BC-CMT's is to be compared with")
+@dataclass(frozen=True, kw_only=True)
+class FrequencyAverageSettings:
+    """Statistics over time of the plane's mean over its bins; other poolings take bins for so many channels more."""
+
+    attentive: bool = True
+    """Whether attention weighs the frames, with a weight for each channel; if not, all count alike."""
+    hidden: int = 128
+    """Width of the attention's hidden layer."""
+
+    def __post_init__(self) -> None:
+        check_positive(_AVERAGE, hidden=self.hidden)
+
+    def build(self, encoder: Encoder) -> Pooling:
+        """The pooling for the frames of `encoder`.
+
+        Raises:
+            RecipeError: the encoder's frames have no frequency axis.
+        """
+        channels = _channels(encoder, _AVERAGE)
+        over_time = (
+            AttentiveStatisticsPooling(channels, self.hidden, context=False)
+            if self.attentive
+            else StatisticsPooling(channels)
+        )
+        return FrequencyAverage(encoder.frame_bins, over_time)
+
+
+def _channels(encoder: Encoder, name: str) -> int:
+    """Channels of the encoder's plane."""
+    if encoder.frame_bins < 2:
+        raise RecipeError(
+            f"{name}: the encoder's frames have {encoder.frame_bins} frequency bin; expected 2 or more, as "
+            f"two-dimensional encoders give them: choose such a one (bc_cmt, resnet34) or attentive_statistics"
+        )
+    return encoder.frames_dim // encoder.frame_bins
 
 
 class FsdAsp(Pooling):
@@ -78,3 +119,24 @@ class FsdAsp(Pooling):
         statistics = self.frequency_statistics(frames)
         scores = self.time_scores(self.norm(self.hidden(statistics).relu()).tanh())
         return torch.cat(weighted_statistics(statistics, attention_weights(scores, lengths)), 1)
+
+
+class FrequencyAverage(Pooling):
+    """A pooling over time of the mean over bins.
+
+    Args:
+        bins: Bins of the plane.
+        over_time: The pooling, of as many channels as the plane has.
+    """
+
+    def __init__(self, bins: int, over_time: Pooling) -> None:
+        super().__init__()
+        self.bins = bins
+        self.output_dim = over_time.output_dim
+        self.over_time = over_time
+
+    def forward(self, frames: Tensor, lengths: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+        """See `Pooling.forward`."""
+        means = full_precision(frames.unflatten(1, (-1, self.bins))).mean(2)
+        pooled: Tensor = self.over_time(means, lengths)
+        return pooled

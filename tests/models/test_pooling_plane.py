@@ -1,4 +1,4 @@
-"""FSD-ASP against loops, and its padding."""
+"""Read-outs of planes: FSD-ASP and the mean over bins, against loops, and their padding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from parvox.errors import RecipeError
 from parvox.models.ecapa_tdnn import EcapaTdnnSettings
-from parvox.models.fsd_asp import FsdAsp, FsdAspSettings
+from parvox.models.pooling_plane import FrequencyAverageSettings, FsdAsp, FsdAspSettings
 
 
 def built() -> FsdAsp:
@@ -66,8 +66,34 @@ def test_padding_is_not_seen():
             torch.testing.assert_close(together[row], pooling(frames[row : row + 1, :, :length])[0])
 
 
-def test_an_encoder_without_bins_is_refused():
+class Plane:
+    """An encoder as poolings see it: 3 channels, 4 bins."""
+
+    frames_dim, frame_bins = 12, 4
+
+
+def test_the_average_against_loops():
+    frames = torch.randn(2, 12, 5)
+    plane = frames.view(2, 3, 4, 5).numpy().astype(np.float64)
+    means = np.stack([[[row[c, :, t].sum() / 4 for t in range(5)] for c in range(3)] for row in plane])
+    plain = FrequencyAverageSettings(attentive=False).build(Plane())
+    np.testing.assert_allclose(plain(frames), np.concatenate([means.mean(2), means.std(2)], 1), atol=1e-6)
+    attentive = FrequencyAverageSettings(hidden=6).build(Plane())
+    layers = attentive.over_time
+    with torch.no_grad():
+        found = attentive(frames)
+        for row in range(2):
+            hidden = np.stack([np.tanh(point(layers.frame_layer, means[row, :, t])) for t in range(5)], 1)
+            scores = layers.score_layer.weight[:, :, 0].numpy() @ hidden
+            weights = np.stack([softmax(channel) for channel in scores])
+            mean = (weights * means[row]).sum(1)
+            deviation = np.sqrt((weights * (means[row] - mean[:, None]) ** 2).sum(1))
+            np.testing.assert_allclose(found[row], [*mean, *deviation], atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [FsdAspSettings, FrequencyAverageSettings])
+def test_an_encoder_without_bins_is_refused(settings):
     with pytest.raises(RecipeError, match="1 frequency bin; expected 2 or more"):
-        FsdAspSettings().build(EcapaTdnnSettings(channels=16, frames_dim=24).build(80))
+        settings().build(EcapaTdnnSettings(channels=16, frames_dim=24).build(80))
     with pytest.raises(RecipeError, match="hidden 0"):
-        FsdAspSettings(hidden=0)
+        settings(hidden=0)
