@@ -10,6 +10,7 @@ from parvox.training import run as names
 from parvox.training.checkpoint import save_tensors
 from parvox.training.recipe import load_recipe
 from parvox.training.run import file_checksum
+from parvox.training.teacher_settings import TEACHER_SECTIONS
 from parvox.training.trainer import Trainer
 
 BC_CMT = """
@@ -111,11 +112,20 @@ def give(here, student, teacher, *options):
         ("bc_cmt", ["same", "same"], ["label.weight", "1"], "expected a team of different teachers"),
         ("bc_cmt", ["same", "heads"], ["team.combine", "vote"], "distillation.team.combine"),
         ("bc_cmt", "self", ["average.decay", "1.5"], "average.decay: 1.5 given; expected 0 or more and less than 1"),
+        ("bc_cmt", "same", ["average.decay", "0.9"], "distillation.average: given, but the teacher is"),
+        (
+            "bc_cmt",
+            "same",
+            ["team.combine", "confidence"],
+            "a teacher that is one of several, or this section",
+        ),
+        ("bc_cmt", "same", ["onnx.bins", "80"], "expected a teacher that is an .onnx file, or this section left out"),
+        ("bc_cmt", ["same", "heads"], ["transformers.layers", "[1]"], "expected a teacher that is named hf:FOLDER"),
     ],
 )
 def test_one_line_code_2_and_nothing_written(here, capfd, student, teacher, options, says):
     field, value = options
-    method = [] if field.split(".")[0] not in ("team", "average") else ["--distillation.label.weight", "1"]
+    method = [] if field.split(".")[0] not in TEACHER_SECTIONS else ["--distillation.label.weight", "1"]
     code = give(here, student, teacher, f"--distillation.{field}", value, *method)
     out, err = capfd.readouterr()
     assert (code, out) == (2, "")

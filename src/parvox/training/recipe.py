@@ -22,7 +22,7 @@ from parvox.models.frontend import FbankSettings
 from parvox.settings import build_settings
 from parvox.training.recipe_parsing import PAIR_FIELDS, parse_recipe
 from parvox.training.settings import TrainingSettings
-from parvox.training.teacher_settings import SELF, TEACHER_SECTIONS, TeacherOptions, teacher_path
+from parvox.training.teacher_settings import SELF, TEACHER_SECTIONS, TRANSFORMERS, TeacherOptions, teacher_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,7 @@ class DistillationSettings:
             raise RecipeError(
                 f"distillation: teacher {self.teacher} and alongside {self.alongside} given; expected one of the two"
             )
+        self._expect_options_used()
         if self.cache and (self.alongside or self.teacher == SELF):
             raise RecipeError(
                 f"distillation.cache: {self.cache} given for a teacher that changes while the student is trained; "
@@ -86,6 +87,24 @@ class DistillationSettings:
                 "distillation: speaker_weight 0 and no method's weight above 0 given, so that there is nothing to "
                 "learn; give one of them more"
             )
+
+    def _expect_options_used(self) -> None:
+        """Raise `RecipeError` where something is said of a kind of teachers that is not there."""
+        names = self.teachers
+        kinds = {
+            "onnx": ("an .onnx file", any(teacher_path(name).suffix == ".onnx" for name in names)),
+            "transformers": (f"named {TRANSFORMERS}FOLDER", any(name.startswith(TRANSFORMERS) for name in names)),
+            "team": ("one of several", len(names) > 1),
+            "average": (SELF, names == (SELF,)),
+        }
+        for section in _told(self.options):
+            expected, there = kinds[section]
+            if not there:
+                given = ", ".join(names) if self.teacher else f"alongside {self.alongside}"
+                raise RecipeError(
+                    f"distillation.{section}: given, but the teacher is {given}; expected a teacher that is "
+                    f"{expected}, or this section left out"
+                )
 
     @property
     def _places(self) -> set[str]:
