@@ -51,13 +51,13 @@ def benchmark(corpus: Path, runs: list[Path], *, split: str = "test", utterances
         raise ParvoxError(f"--utterances {utterances} given; expected 2 or more, to compare a speaker's own")
     prepared = PreparedCorpus.load(corpus)
     training, heard = some_of_each(prepared, "train", 1), some_of_each(prepared, split, utterances)
-    lines = []
+    print(markdown([*HEAD, *HEAD_OF_CURVES], []))
     for folder in runs:
         run = load_run(folder)
         figures = [*of_centres(run, training), *of_utterances(run, heard), *of_curves(run, heard[:CURVES])]
         cells = [f"{figure:.3f}" for figure in figures]
-        lines.append([f"`{folder.name}`", *cells, *["–"] * (len(HEAD) + len(HEAD_OF_CURVES) - 1 - len(cells))])
-    print(markdown([*HEAD, *HEAD_OF_CURVES], lines))
+        row = [f"`{folder.name}`", *cells, *["–"] * (len(HEAD) + len(HEAD_OF_CURVES) - 1 - len(cells))]
+        print(f"| {' | '.join(row)} |", flush=True)  # as it comes: each takes a minute
     print(f"\n{len(training)} training speakers, {len(heard)} utterances of {split}; {environment()['hardware']}")
 
 
