@@ -380,7 +380,7 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "other fields than the run's": (
         nothing,
         [*TRAIN[:-1], "run", "--resume", "--training.epochs", "9", "--loss.name", "softmax"],
-        "than the one given (loss.name: 'aam_softmax' there, 'softmax' given, and",
+        "there, 'corpus' given, and 9 more), so it cannot be resumed",
     ),
     "to go on and to replace": (
         nothing,

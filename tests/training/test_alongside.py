@@ -170,7 +170,7 @@ def test_it_resumes_bit_for_bit_and_only_with_the_same_teacher(recipe, tmp_path,
     interrupted(lambda: train(recipe, tmp_path / "stopped"))
     path = tmp_path / "teacher.yaml"
     path.write_text(TEACHER.replace("margin: 0.1", "margin: 0.2"))
-    with pytest.raises(OutputError, match=r"another recipe .*\(distillation.alongside.*\)"):
+    with pytest.raises(OutputError, match=r"another recipe .*\(loss.margin: 0.1 there, 0.2 given\)"):
         train(recipe, tmp_path / "stopped", resume=True)
     path.write_text(TEACHER)
     resumed = train(recipe, tmp_path / "stopped", resume=True)

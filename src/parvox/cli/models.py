@@ -159,9 +159,9 @@ def _fitting(made: Configuration) -> list[str]:
 def _pooling(entry: Entry) -> dict[str, Any]:
     """What a pooling costs on the frames of the encoder that has it by default."""
     usual = [other.name for other in _sorted(ENCODERS) if entry.name == getattr(other.settings, "default_pooling", "")]
-    if entry.name == "class_distillation_token":
-        usual = ["memory_attention"]
-    encoder = _FALLBACK if _FALLBACK in usual or not usual else usual[0]
+    if _FALLBACK in usual or not usual:
+        usual = [_FALLBACK, *(other.name for other in _sorted(ENCODERS))]
+    encoder = next(name for name in usual if entry.name in _fitting(Configuration(encoder=name)))
     model = SpeakerModel(Configuration(encoder=encoder, pooling=entry.name).settings())
     macs = sum(layer.macs for layer in layers(model) if layer.name.split(".")[0] == "pooling")
     return {
