@@ -1,5 +1,7 @@
 """Names of models."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -8,6 +10,8 @@ from parvox.models import SpeakerModel
 from parvox.models.catalogue import configuration, configurations
 from parvox.models.cost import count_parameters
 from parvox.training.recipe import load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_the_recipe_of_each_gives_the_same_model(tmp_path):
@@ -35,6 +39,12 @@ def test_the_recipe_of_each_gives_the_same_model(tmp_path):
 def test_sizes_have_their_published_parameters(name, published):
     found = count_parameters(SpeakerModel(configuration(name).settings()))
     assert found == pytest.approx(published, rel=0.03)  # ReDimNet2's are published with two digits
+
+
+@pytest.mark.parametrize("name", ["ecapa_tdnn-256", "ecapa_tdnn-128"])
+def test_sizes_of_published_recipes_are_those_of_the_recipes(name):
+    recipe = load_recipe(RECIPES / "voxceleb" / f"{name.replace('-', '_')}.yaml")
+    assert recipe.model.encoder == configuration(name).settings().encoder
 
 
 def test_an_unknown_name_is_told_the_nearest():

@@ -61,6 +61,9 @@ SIZES: Mapping[str, Configuration] = MappingProxyType(
         "bc_cmt-base": Configuration(encoder="bc_cmt", fields={"size": "base"}),
         # the net of 2022, whose projections had more groups: 4 and 8 lie on both sides of the published saving
         "bc_cmt-2d": Configuration(encoder="bc_cmt", fields={"attention": "2d", "groups": 8}),
+        # teacher and student of integrated multi-level distillation (Yang et al.)
+        "ecapa_tdnn-256": Configuration(encoder="ecapa_tdnn", fields={"channels": 256, "frames_dim": 768}),
+        "ecapa_tdnn-128": Configuration(encoder="ecapa_tdnn", fields={"channels": 128, "frames_dim": 384}),
         "ecapa_tdnn-1024": Configuration(encoder="ecapa_tdnn", fields={"channels": 1024}),
         "memory_attention-mean": Configuration(encoder="memory_attention", pooling="mean"),
         "mobilenet_v2-0.5": Configuration(encoder="mobilenet_v2", fields={"width": 0.5, "frames_dim": 512}),
