@@ -125,8 +125,11 @@ def benchmark(
         work: Folder for prepared corpora, runs and exported files.
         out: CSV file to write.
         picture: SVG file to draw.
-        options: Recipe fields as training.epochs=1, for all recipes, to see that everything runs.
+        options: Recipe fields as training.epochs=1, for all recipes, to see that everything runs; their figures are
+            others', so that `out` and `picture` are to be given too.
     """
+    if options and (out == RESULTS or picture == PICTURE):
+        raise ParvoxError("--options would put figures of other recipes among the results; give --out and --picture")
     if seeds < 1:
         raise ParvoxError(f"--seeds {seeds} given; expected 1 or more")
     names = recipe_names()
@@ -138,7 +141,7 @@ def benchmark(
     chosen = [name for name in names if not only or name in only]
     waiting: list[Waiting] = []
     for job in (Job(name, seed) for seed in range(1, seeds + 1) for name in chosen):
-        settings = digest([read_yaml(job.recipe), overrides])
+        settings = digest([*(read_yaml(each.recipe) for each in (job, job.start) if each), overrides])
         row = rows.find(recipe=job.name, seed=job.seed)
         drawn_before = draws.has(recipe=job.name, seed=job.seed, trials=ALL)
         if row is None or row["settings"] != settings or not drawn_before:
@@ -153,9 +156,10 @@ def benchmark(
             draws.put({"recipe": job.name, "seed": job.seed, "trials": trials}, each)
         rows.put(row)  # last: with it the job counts as done
         print(f"{count} of {len(waiting)}: {job.name}, seed {job.seed}", file=sys.stderr, flush=True)
+    hardware = environment()["hardware"]
     for row in list(rows.rows):  # with nothing beside it
         file = work / "files" / row.get("file", "")
-        if not row.get("ms_3s") and file.is_file():
+        if not row.get("ms_3s") and row.get("hardware") == hardware and file.is_file():
             rows.put({**row, "ms_3s": round(milliseconds(file, seconds=3.0, threads=1), 3)})
     done = by_recipe(rows)
     print(summary(done, rows, draws))
@@ -273,8 +277,9 @@ def figures(run: Run, file: Path, system: SystemResult) -> dict[str, Any]:
 
 
 def mean(rows: list[dict[str, str]], column: str) -> float:
-    """Over the seeds."""
-    return float(np.mean([float(row[column]) for row in rows]))
+    """Over the seeds that have it; NaN where none has."""
+    found = [float(row[column]) for row in rows if row.get(column)]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def accuracy_table(done: dict[str, list[dict[str, str]]]) -> str:
@@ -285,7 +290,7 @@ def accuracy_table(done: dict[str, list[dict[str, str]]]) -> str:
             f"`{name}`",
             f"{mean(rows, 'parameters') / 1e6:.2f} M",
             f"{mean(rows, 'macs_1s') / 1e6:,.0f} M",
-            f"{mean(rows, 'ms_3s'):.1f} ms",
+            f"{mean(rows, 'ms_3s'):.1f} ms" if any(row.get("ms_3s") for row in rows) else "–",
             f"{100 * mean(rows, 'eer'):.2f} % [{100 * mean(rows, 'eer_low'):.1f}, {100 * mean(rows, 'eer_high'):.1f}]",
             ", ".join(f"{100 * float(row['eer']):.2f}" for row in rows),
             f"{mean(rows, 'min_dcf'):.3f}",

@@ -1,5 +1,6 @@
 """The accuracy benchmark: what is done is not done again, ratios have intervals, the picture is one."""
 
+import shutil
 import xml.etree.ElementTree as ElementTree
 from types import SimpleNamespace
 
@@ -79,6 +80,42 @@ def test_what_starts_from_another_run_comes_after_it(trained, tmp_path):
 def test_an_unknown_recipe_is_told_the_nearest(tmp_path):
     with pytest.raises(ParvoxError, match="unknown recipe 'xvectr': did you mean 'xvector'"):
         small.benchmark(tmp_path, only=["xvectr"])
+
+
+def test_other_recipes_do_not_get_among_the_results(trained, tmp_path):
+    for given in ({}, {"out": tmp_path / "small.csv"}, {"picture": tmp_path / "small.svg"}):
+        with pytest.raises(ParvoxError, match="give --out and --picture"):
+            small.benchmark(tmp_path, options=["training.epochs=1"], work=tmp_path, **given)
+    assert not trained
+
+
+def test_a_change_of_what_it_starts_from_is_a_change(trained, tmp_path, monkeypatch):
+    recipes = tmp_path / "recipes"
+    shutil.copytree(small.RECIPES, recipes)
+    monkeypatch.setattr(small, "RECIPES", recipes)
+    given = {"only": ["large_margin"], "seeds": 1, "work": tmp_path}
+    given |= {"out": tmp_path / "s.csv", "picture": tmp_path / "s.svg"}
+    small.benchmark(tmp_path, **given)
+    small.benchmark(tmp_path, **given)
+    assert len(trained) == 1
+    start = recipes / "ecapa_mqmha_top_k.yaml"
+    start.write_text(start.read_text().replace("epochs: ", "epochs: 1"))
+    small.benchmark(tmp_path, **given)
+    assert len(trained) == 2
+
+
+def test_a_row_that_was_not_timed_has_no_time(trained, tmp_path, capsys):
+    """As one that another machine left when it was stopped."""
+    run(tmp_path, seeds=1)
+    rows = Rows(tmp_path / "small.csv", small.KEY)
+    rows.put({**rows.find(recipe="xvector", seed=1), "ms_3s": None, "hardware": "another", "file": "x.onnx"})
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "x.onnx").touch()
+    capsys.readouterr()
+    run(tmp_path, seeds=1)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
+    times = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[3] for line in lines}
+    assert times == {"`bc_cmt`": "0.2 ms", "`xvector`": "–"}
 
 
 def test_every_comparison_is_of_recipes_that_exist():

@@ -108,7 +108,7 @@ def test_logits_without_labels_are_scaled_cosines(made):
         "am", embeddings, loss.weight.detach(), labels, scale=made.scale, margin=0.0, sub_centres=2
     )
     torch.testing.assert_close(loss.logits(embeddings).double(), expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(loss.cosines(embeddings) * made.scale, loss.logits(embeddings))
+    torch.testing.assert_close(loss.scores(embeddings) * made.scale, loss.logits(embeddings))
 
 
 def test_softmax_is_cross_entropy_over_a_linear_layer():
@@ -118,7 +118,7 @@ def test_softmax_is_cross_entropy_over_a_linear_layer():
         loss.bias.normal_(generator=torch.Generator().manual_seed(9))
     by_hand = embeddings @ loss.weight.T + loss.bias
     torch.testing.assert_close(loss.logits(embeddings, labels), by_hand)
-    torch.testing.assert_close(loss.cosines(embeddings), by_hand)
+    torch.testing.assert_close(loss.scores(embeddings), by_hand)
     assert loss(embeddings, labels).item() == pytest.approx(direct_loss(by_hand.detach(), labels), abs=1e-5)
     loss.set_progress(1.0)
     assert loss.margin == 0.0
@@ -165,7 +165,7 @@ def test_penalty_raises_exactly_k_others_and_never_the_target(seed, k):
     pushed = AmSoftmaxSettings(scale=1.0, top_k=k).build(DIM, CLASSES)
     embeddings, _ = drawn(seed, plain)
     drawn(seed, pushed)
-    labels = plain.cosines(embeddings).argmax(1)  # the target is the nearest of all: the tempting choice
+    labels = plain.scores(embeddings).argmax(1)  # the target is the nearest of all: the tempting choice
     plain.set_progress(1.0)
     pushed.set_progress(1.0)
     raised = pushed.logits(embeddings, labels) - plain.logits(embeddings, labels)
@@ -173,7 +173,7 @@ def test_penalty_raises_exactly_k_others_and_never_the_target(seed, k):
     changed = raised.abs() > 1e-6
     assert changed.sum(1).tolist() == [k] * BATCH
     torch.testing.assert_close(raised[changed], torch.full((k * BATCH,), 0.06), atol=1e-6, rtol=0)
-    cosines = plain.cosines(embeddings)
+    cosines = plain.scores(embeddings)
     spared = ~changed
     spared.scatter_(1, labels[:, None], False)
     for row in range(BATCH):  # none that was spared is nearer than one that was pushed

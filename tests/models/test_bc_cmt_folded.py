@@ -29,6 +29,13 @@ def trained(**options) -> BcCmt:
     return encoder.eval()
 
 
+def test_is_made_where_the_network_is():
+    """A tensor that were made on the processor would not go with those of another device."""
+    folded = trained().to("meta").for_inference()
+    assert isinstance(folded, FoldedBcCmt)
+    assert {each.device.type for each in (*folded.parameters(), *folded.buffers())} == {"meta"}
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from parvox.errors import RecipeError
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.models.speaker_model import SpeakerModel
 
 Rule = Literal["midpoint", "trapezoid", "left", "right", "gauss_legendre"]

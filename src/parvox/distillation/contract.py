@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from parvox.data.batch import Batch
 from parvox.data.whole import WholeUtterances
 from parvox.errors import RecipeError
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.models.contract import EncoderOutput
 from parvox.models.speaker_model import SpeakerModel
 from parvox.registry import Registry
@@ -84,19 +84,19 @@ class View:
         )
 
     @cached_property
-    def cosines(self) -> Tensor:
+    def scores(self) -> Tensor:
         """(batch, classes), what logits with and without margin are made of; the product is the dear part of them."""
-        return self._head.cosines(self.embedding)
+        return self._head.scores(self.embedding)
 
     @cached_property
     def free_logits(self) -> Tensor:
         """(batch, classes), scaled, without margin."""
-        return self._head.of_cosines(self.cosines)
+        return self._head.logits_of(self.scores)
 
     @cached_property
     def margin_logits(self) -> Tensor:
         """(batch, classes), scaled, with the margin at the true speaker."""
-        return self._head.of_cosines(self.cosines, self.labels)
+        return self._head.logits_of(self.scores, self.labels)
 
     def logits(self, margin: bool) -> Tensor:
         """(batch, classes) with or without margin; computed once a batch however many methods ask."""

@@ -11,7 +11,8 @@ from parvox.distillation.alignment import instance_alignment
 from parvox.distillation.checks import expect_labels, expect_same_classes, not_negative, positive_temperature
 from parvox.distillation.contract import METHODS, DistillationMethod, Pair, View
 from parvox.errors import RecipeError
-from parvox.losses.margin import MOST_SCALE, AmSoftmaxSettings, SoftmaxSettings, SpeakerLoss
+from parvox.losses import SpeakerLoss
+from parvox.losses.margin import MOST_SCALE, AmSoftmaxSettings, SoftmaxSettings
 from parvox.models.tokens import ClassDistillationTokenSettings
 
 _NAME = "distillation_token"

@@ -13,18 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from parvox.errors import RecipeError
-from parvox.losses.registry import LOSSES, LossSettings, SpeakerLoss
-
-__all__ = [
-    "MOST_SCALE",
-    "AamSoftmax",
-    "AmSoftmax",
-    "LossSettings",
-    "MarginSoftmax",
-    "Softmax",
-    "SpeakerLoss",
-    "margin_ramp",
-]
+from parvox.losses.registry import LOSSES, SpeakerLoss
 
 # Below this a squared sine is rounding error, and the gradient of its root would be huge or infinite.
 _MIN_SINE_SQUARED = 1e-7
@@ -74,14 +63,14 @@ class Softmax(SpeakerLoss):
         self.bias = nn.Parameter(torch.zeros(classes))
         nn.init.xavier_uniform_(self.weight)
 
-    def cosines(self, embeddings: Tensor) -> Tensor:
-        """The linear layer's outputs, (batch, classes); no cosines here."""
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """The linear layer's outputs, (batch, classes)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             return nn.functional.linear(embeddings.type_as(self.weight), self.weight, self.bias)
 
-    def of_cosines(self, cosines: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See `SpeakerLoss.of_cosines`; labels change nothing."""
-        return cosines
+    def logits_of(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See `SpeakerLoss.logits_of`; labels change nothing."""
+        return scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +187,7 @@ class MarginSoftmax(SpeakerLoss):
         """Say how much of the training is done, from 0 to 1; margin and penalty follow."""
         self.ramp = margin_ramp(progress, self.settings.margin_start, self.settings.margin_end)
 
-    def cosines(self, embeddings: Tensor) -> Tensor:
+    def scores(self, embeddings: Tensor) -> Tensor:
         """Cosines of embeddings (batch, embedding_dim) with each speaker's nearest centre, (batch, classes)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             directions = nn.functional.normalize(embeddings.type_as(self.weight))
@@ -207,17 +196,17 @@ class MarginSoftmax(SpeakerLoss):
                 cosines = cosines.unflatten(1, (self.classes, self.settings.sub_centres)).amax(-1)
             return cosines
 
-    def of_cosines(self, cosines: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See `SpeakerLoss.of_cosines`."""
+    def logits_of(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
+        """See `SpeakerLoss.logits_of`."""
         if labels is None:
-            return self.settings.scale * cosines
-        with torch.autocast(cosines.device.type, enabled=False):
+            return self.settings.scale * scores
+        with torch.autocast(scores.device.type, enabled=False):
             targets = labels.unsqueeze(1)
-            held = cosines.scatter(1, targets, self.hold_back(cosines.gather(1, targets)))
+            held = scores.scatter(1, targets, self.hold_back(scores.gather(1, targets)))
             if self.penalty > 0:
-                others = cosines.detach().scatter(1, targets, float("-inf"))
+                others = scores.detach().scatter(1, targets, float("-inf"))
                 confused = others.topk(self.settings.top_k, dim=1, sorted=False).indices
-                held = held.scatter(1, confused, self.push_on(cosines.gather(1, confused)))
+                held = held.scatter(1, confused, self.push_on(scores.gather(1, confused)))
             return self.settings.scale * held
 
     def hold_back(self, cosines: Tensor) -> Tensor:

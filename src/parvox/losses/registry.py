@@ -34,8 +34,8 @@ class SpeakerLoss(nn.Module):
     def set_progress(self, progress: float) -> None:
         """Say how much of the training is done, from 0 to 1; the margin's schedule follows."""
 
-    def cosines(self, embeddings: Tensor) -> Tensor:
-        """Closeness of embeddings (batch, embedding_dim) to each speaker, (batch, classes)."""
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """Closeness of embeddings (batch, embedding_dim) to each speaker, (batch, classes); cosines, with a margin."""
         raise NotImplementedError
 
     def logits(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -48,13 +48,13 @@ class SpeakerLoss(nn.Module):
         Returns:
             (batch, classes) float32, scaled.
         """
-        return self.of_cosines(self.cosines(embeddings), labels)
+        return self.logits_of(self.scores(embeddings), labels)
 
-    def of_cosines(self, cosines: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits of what `cosines` gave, so that those with and without margin share its product.
+    def logits_of(self, scores: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits of what `scores` gave, so that those with and without margin share its product.
 
         Args:
-            cosines: (batch, classes).
+            scores: (batch, classes).
             labels: As for `logits`.
         """
         raise NotImplementedError

@@ -36,8 +36,7 @@ def attend(
     Returns:
         (batch, heads, queries, width), and the weights (batch, heads, queries, keys) in float32 or better, or None.
     """
-    # The fused kernel would do on processors too, but torch's flop counter does not see it there, and with the few
-    # frames of a crop it is no faster.
+    # The fused kernel would do on processors too, but with the few frames of a crop it is no faster there.
     if query.is_cuda and not expose:
         bias = None if key_bias is None else key_bias.to(query.dtype)
         return F.scaled_dot_product_attention(query, key, value, bias), None

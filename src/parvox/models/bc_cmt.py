@@ -38,9 +38,10 @@ _WIDTHS = {"tiny": 8, "small": 16, "base": 32}  # channels of the first stage
 class BcCmtSettings:
     """BC-CMT; the default is Tiny, which has the published 271.44 K parameters with its read-out at 80 bins.
 
-    The papers' full texts were not to be had: the number of parameters, the sub-bands, attention over time and
-    broadcast residuals are stated, the layout is not. It is one of many with that number. Small and Base are Tiny
-    made two and four times as wide, with 0.83 M and 2.78 M parameters; the paper's own sizes are unknown.
+    The papers' full texts were not to be had: the number of parameters, attention over time and broadcast residuals
+    are stated; the layout, and the sub-bands of BC-ResNet's normalisation, are not. It is one of many with that
+    number. Small and Base are Tiny made two and four times as wide, with 0.83 M and 2.78 M parameters; the paper's
+    own sizes are unknown.
     """
 
     default_pooling: ClassVar[str] = "fsd_asp"
@@ -62,7 +63,7 @@ class BcCmtSettings:
     attention: Literal["1d", "2d"] = "1d"
     """Attention over time alone, or over bins and time as in the net of 2022."""
     groups: int = 1
-    """Groups of the attention's projections; the net of 2022 had more than that of 2024."""
+    """Groups of the attention's projections; the net of 2022 had more than that of 2024, how many is not stated."""
     sub_bands: int = 5
     """Sub-bands of the normalisation, which must divide each stage's bins; 1 is batch normalisation."""
     broadcast_perception: bool = True
@@ -102,14 +103,15 @@ class BcCmtSettings:
         Raises:
             RecipeError: the sub-bands do not divide them, or too few are left.
         """
-        left = [(bins + 1) // 2]
+        left, remaining = [], (bins + 1) // 2
         for stride, _ in _STRIDES:
-            left.append(left[-1] // stride)
-        del left[0]
+            remaining //= stride
+            left.append(remaining)
         if left[-1] < 1 or any(count % self.sub_bands for count in left):
             raise RecipeError(
                 f"{_NAME}: {bins} feature bins given, which leave {left} in the stages; expected a multiple of "
-                f"{self.sub_bands} in each: set features.bins to {16 * self.sub_bands}, or sub_bands to 1"
+                f"{self.sub_bands} in each: set features.bins to {16 * self.sub_bands}"
+                f"{', or sub_bands to 1' if left[-1] else ''}"
             )
         return left
 

@@ -173,7 +173,9 @@ class FrequencyResidual(nn.Module):
 class BroadcastUnit(nn.Module):
     """x + y + BC(SiLU(BN(depthwise 1×3 convolution of the mean of y))), with y as in `FrequencyResidual`.
 
-    On its own it is BC-CMT's local perception unit (BC-LPU); inside `FeedForward` it is the middle of BC-IRFFN.
+    On its own it is BC-CMT's local perception unit (BC-LPU); inside `FeedForward` it is the middle of BC-IRFFN. Both
+    are a reading of the abstracts: the broadcast-residual block of Kim et al., "BC-ResNet", 2021, without its pointwise
+    convolution, its dropout and its last rectification.
 
     Args:
         channels: Channels of the plane.

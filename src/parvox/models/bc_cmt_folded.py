@@ -194,7 +194,7 @@ class FoldedBlock(nn.Module):
         convolution, shift = map_of_bins(unit.frequency, bins)
         self._keep("inner_mean", convolution.mean(1, keepdim=True))
         self._keep("inner_mean_shift", shift.mean(1, keepdim=True))
-        self._keep("inner", torch.cat([torch.eye(bins) + convolution, torch.ones_like(shift), shift], 2))
+        self._keep("inner", torch.cat([_eye(convolution) + convolution, torch.ones_like(shift), shift], 2))
         self.inner_time = FoldedTime(unit)
         scale, self.carried = scale_and_shift(block.feed_forward.leave_norm)
         self._keep("leave", block.feed_forward.leave.weight.detach() * scale.unsqueeze(1))
@@ -208,7 +208,7 @@ class FoldedBlock(nn.Module):
         offset = carried.view(-1, 1, 1) * ones
         first_shift = first_shift + first @ offset
         offset = offset + first_shift  # of what goes into the attention unit
-        through, after = torch.eye(bins) + first, torch.eye(bins) + second
+        through, after = _eye(first) + first, _eye(second) + second
         second_shift = second_shift + second @ offset
         self._keep("means", torch.stack([first.mean(1), (second @ through).mean(1)], 1))
         self._keep("mean_shifts", torch.cat([first_shift.mean(1, True), second_shift.mean(1, True)], 1))
@@ -285,7 +285,7 @@ class FoldedBcCmt(Encoder):
         self.stem = nn.ModuleList(
             fuse_conv_bn_eval(copy.deepcopy(conv).eval(), copy.deepcopy(norm).eval()) for conv, norm in stem
         )
-        carried = torch.zeros(stem[-1][0].out_channels, dtype=torch.float64)
+        carried = torch.zeros_like(stem[-1][0].weight[:, 0, 0, 0], dtype=torch.float64)
         self.stages = nn.ModuleList()
         for stage in stages:
             folded = FoldedStage(stage, carried)
@@ -310,6 +310,11 @@ class FoldedBcCmt(Encoder):
             plane, lengths = stage(plane, lengths)
         frames = plane.permute(2, 0, 1, 3).flatten(1, 2) + self.shift
         return EncoderOutput(frames=frames, lengths=lengths)
+
+
+def _eye(like: Tensor) -> Tensor:
+    """The identity that goes with matrices (…, n, n)."""
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
 
 
 def _gelu(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every model by name: each encoder at its defaults, and the sizes of it that were published."""
+"""Every model by name: each encoder at its defaults, and other sizes of it, most of them published."""
 
 from __future__ import annotations
 

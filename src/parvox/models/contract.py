@@ -71,10 +71,6 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
-    def own_terms(self) -> dict[str, tuple[Tensor, float]]:
-        """What it adds to the training loss of whatever model it is in: by name, a scalar and its weight."""
-        return {}
-
     def for_inference(self) -> Encoder:
         """An encoder that gives what this one gives in evaluation mode, with what fixed weights allow computed ahead.
 

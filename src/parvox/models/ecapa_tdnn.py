@@ -66,7 +66,9 @@ class EcapaTdnn(Encoder):
     """The frame-level part of ECAPA-TDNN.
 
     Convolutions are followed by rectification, then normalisation, as in the paper's figure 2; the last layer,
-    which gathers all blocks' outputs, is rectified only.
+    which gathers all blocks' outputs, is rectified only. As in WeSpeaker, a block's input is the output of the one
+    before, where the paper sums those of all before, and nothing normalises the embedding behind the head's linear
+    layer.
 
     Args:
         settings: Sizes.

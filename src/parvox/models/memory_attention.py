@@ -60,9 +60,9 @@ class MemoryAttentionSettings:
     memory_slots: int = 1024
     """Values of the memory; a square number for product_key. For feed_forward, the width inside."""
     memory_heads: int = 4
-    """Heads of the memory."""
+    """Heads of the memory; feed_forward has none."""
     memory_key_dim: int = 64
-    """Size of the memory's keys."""
+    """Size of the memory's keys; feed_forward has none."""
     memory_top_k: int = 16
     """Values that each head of product_key looks up."""
     norm: Literal["after", "before"] = "after"

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parvox.models.attention import join_heads, split_heads
-
 
 class KeyValueMemory(nn.Module):
     """softmax(q(x) K') V with trainable keys and values, by heads.
@@ -38,9 +36,11 @@ class KeyValueMemory(nn.Module):
 
     def forward(self, sequence: Tensor) -> Tensor:
         """Look up `sequence` (batch, positions, channels)."""
-        query = split_heads(self.query(sequence), self.heads)  # (batch, heads, positions, key_dim)
-        weights = (query @ self.keys.transpose(1, 2)).softmax(-1)
-        return join_heads(weights @ self.values)
+        query = self.query(sequence).flatten(0, 1).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        # (heads, batch × positions, key_dim): batches apart would each be given a copy of keys and values
+        found = torch.bmm(torch.bmm(query, self.keys.transpose(1, 2)).softmax(-1), self.values)
+        result: Tensor = found.transpose(0, 1).flatten(1).unflatten(0, sequence.shape[:2])
+        return result
 
 
 class ProductKeyMemory(nn.Module):

@@ -40,18 +40,19 @@ def statistics(frames: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, T
     return mean, variance.clamp(min=MIN_VARIANCE).sqrt()
 
 
-def weighted_statistics(frames: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over the last axis under weights that sum to 1 along it.
+def weighted_statistics(frames: Tensor, weights: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over an axis, that of time unless given, under weights that sum to 1 along it.
 
     Args:
         frames: (…, time), not in half precision.
         weights: (…, time), of a shape that broadcasts with `frames`.
+        axis: Which.
 
     Returns:
-        Both of the broadcast shape without its last axis.
+        Both of the broadcast shape without that axis.
     """
-    mean = (weights * frames).sum(-1)
-    variance = (weights * (frames - mean.unsqueeze(-1)).square()).sum(-1)
+    mean = (weights * frames).sum(axis)
+    variance = (weights * (frames - mean.unsqueeze(axis)).square()).sum(axis)
     return mean, variance.clamp(min=MIN_VARIANCE).sqrt()
 
 
@@ -119,11 +120,15 @@ class StatisticsPooling(Pooling):
 
 @POOLINGS.register(
     "attentive_statistics",
-    source="Okabe et al., Interspeech 2018, arXiv 1803.10963; with context Desplanques et al., arXiv 2005.07143",
+    source="Desplanques et al., arXiv 2005.07143, section 3.1; after Okabe et al., arXiv 1803.10963",
 )
 @dataclass(frozen=True, kw_only=True)
 class AttentiveStatisticsPoolingSettings:
-    """Mean and standard deviation under weights that each channel gives each frame."""
+    """Mean and standard deviation under weights that each channel gives each frame.
+
+    Okabe et al. have one weight for all channels of a frame: that is `mqmha` with heads 1, queries 1, layers 2,
+    per_channel false.
+    """
 
     hidden: int = 128
     """Width of the attention's hidden layer."""

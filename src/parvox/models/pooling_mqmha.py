@@ -21,10 +21,13 @@ _NAME = "mqmha"
 class MqmhaPoolingSettings:
     """Statistics under several attention weights for each part of the channels (MQMHA).
 
-    Special cases: heads 1, queries 1, layers 2 is attentive statistics pooling, with per_channel (a weight for each
-    channel, as in ECAPA-TDNN without context) or without it (self-attentive pooling); heads above 1, queries 1,
-    layers 1, not per_channel is multi-head attention pooling; heads 1, queries above 1, layers 2, per_channel is
-    vector-based attention pooling.
+    Special cases: heads 1, queries 1, layers 2, not per_channel is the attentive statistics pooling of Okabe et al.,
+    whose means are self-attentive pooling; per_channel, that of ECAPA-TDNN without context; heads above 1, queries 1,
+    layers 1, not per_channel has the means of multi-head attention pooling; heads 1, queries above 1, layers 2,
+    per_channel is vector-based attention pooling.
+
+    The equations are those of WeSpeaker's and asv-subtools' implementations. How many heads and queries the paper
+    had is not known; WeSpeaker's recipes have 8 and 2, asv-subtools' 4 and 2.
     """
 
     heads: int = 4
@@ -61,7 +64,7 @@ class MqmhaPooling(Pooling):
     """Mean and standard deviation under Q attention weights for each of H parts of the channels.
 
     For head h and query q the weights over frames are softmax_t(F(x_t^h)) with F(x) = W x for one layer and
-    W2 tanh(W1 x + b1) for two (section 2.2 of the paper). All heads and queries are computed together by grouped
+    W2 tanh(W1 x + b1) for two, as in WeSpeaker. All heads and queries are computed together by grouped
     pointwise convolutions. The last layer has no bias: it would be the same for all frames, and the softmax would
     cancel it.
 

@@ -11,7 +11,6 @@ from parvox.errors import RecipeError
 from parvox.models.contract import Encoder, Pooling
 from parvox.models.layers import check_positive
 from parvox.models.pooling import (
-    MIN_VARIANCE,
     AttentiveStatisticsPooling,
     StatisticsPooling,
     attention_weights,
@@ -52,7 +51,7 @@ class FrequencyAverageSettings:
     attentive: bool = True
     """Whether attention weighs the frames, with a weight for each channel; if not, all count alike."""
     hidden: int = 128
-    """Width of the attention's hidden layer."""
+    """Width of the attention's hidden layer, if there is attention."""
 
     def __post_init__(self) -> None:
         check_positive(_AVERAGE, hidden=self.hidden)
@@ -77,7 +76,7 @@ def _channels(encoder: Encoder, name: str) -> int:
     if encoder.frame_bins < 2:
         raise RecipeError(
             f"{name}: the encoder's frames have {encoder.frame_bins} frequency bin; expected 2 or more, as "
-            f"two-dimensional encoders give them: choose such a one (bc_cmt, resnet34) or attentive_statistics"
+            f"two-dimensional encoders give them: choose one (bc_cmt, redimnet2, resnet34) or attentive_statistics"
         )
     return encoder.frames_dim // encoder.frame_bins
 
@@ -88,7 +87,7 @@ class FsdAsp(Pooling):
     a = softmax over bins of W X; m = sum of a X and s = sqrt(sum of a (X - m)²) over bins; then mean and deviation
     of [m; s] over time, under a softmax of V tanh(BN(relu(U [m; s]))). The abstracts state means and deviations
     under attention along frequency; the layers and their order are a reading, ECAPA-TDNN's attention with the
-    published number of parameters.
+    published number of parameters, which includes the biases before each softmax, though the softmax cancels them.
 
     Args:
         channels: Channels of the plane.
@@ -109,10 +108,7 @@ class FsdAsp(Pooling):
         """(batch, channels × bins, time) to means and deviations over bins, (batch, 2 × channels, time)."""
         plane = frames.unflatten(1, (-1, self.bins))  # (batch, channels, bins, time)
         weights = full_precision(self.bin_scores(plane)).softmax(2)
-        plane = full_precision(plane)
-        mean = (weights * plane).sum(2)
-        variance = (weights * (plane - mean.unsqueeze(2)).square()).sum(2)
-        return torch.cat([mean, variance.clamp(min=MIN_VARIANCE).sqrt()], 1)
+        return torch.cat(weighted_statistics(full_precision(plane), weights, 2), 1)
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """See `Pooling.forward`."""

@@ -84,8 +84,8 @@ class SpeakerModel(nn.Module):
         return self.embed_features(*self.extract_features(waveforms, lengths))
 
     def own_terms(self) -> dict[str, tuple[Tensor, float]]:
-        """What encoder and pooling add to the training loss, such as a divergence: by name, a scalar and its weight."""
-        return {**self.encoder.own_terms(), **self.pooling.own_terms()}
+        """What the pooling adds to the training loss, such as a divergence: by name, a scalar and its weight."""
+        return self.pooling.own_terms()
 
     def for_inference(self) -> SpeakerModel:
         """A copy in evaluation mode that gives the same embeddings, faster; for export and serving, not for training.

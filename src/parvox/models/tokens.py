@@ -196,7 +196,7 @@ class TokenPooling(Pooling):
     def forward(self, frames: Tensor, lengths: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """See `Pooling.forward`; the frames are not looked at."""
         if tokens is None:
-            raise RecipeError("class_token: the encoder gave no token states; pass it the tokens of this read-out")
+            raise RecipeError("class token: the encoder gave no token states; pass it the tokens of this read-out")
         if self.read == "both":
             return F.normalize(full_precision(tokens[:, :2]), dim=-1).flatten(1)
         return full_precision(tokens[:, 0 if self.read == "class" else 1])

@@ -20,8 +20,8 @@ from parvox.corpora.prepared import PreparedCorpus
 from parvox.data import AugmentationSettings, Augmenter, Batches, DataSettings, UtteranceBatch
 from parvox.errors import AudioError, OutputError, RecipeError, TrainingError
 from parvox.files import atomic_folder, refuse_overwrite
-from parvox.losses import LOSSES
-from parvox.losses.margin import LossSettings, MarginSoftmax, SpeakerLoss
+from parvox.losses import LOSSES, LossSettings, SpeakerLoss
+from parvox.losses.margin import MarginSoftmax
 from parvox.progress import progress
 from parvox.training import run as names
 from parvox.training.checkpoint import save_tensors

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from parvox.distillation.contract import DistillationMethod, MethodSettings, Pair, Side, View
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.models import SpeakerModel
 from parvox.training.teachers import Inputs
 from parvox.training.teachers.alongside import AlongsideTeacher

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from parvox.errors import RecipeError
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.training.recipe import Recipe
 
 

@@ -15,8 +15,7 @@ from parvox.data.settings import AugmentationSettings, DataSettings
 from parvox.distillation import METHODS
 from parvox.distillation.contract import MethodSettings, looks_inside
 from parvox.errors import RecipeError
-from parvox.losses import LOSSES
-from parvox.losses.margin import LossSettings
+from parvox.losses import LOSSES, LossSettings
 from parvox.models import ENCODERS, POOLINGS, ModelSettings
 from parvox.models.frontend import FbankSettings
 from parvox.settings import build_settings

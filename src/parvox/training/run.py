@@ -12,7 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from parvox.errors import ModelFileError, RecipeError
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.models import POOLINGS, SpeakerModel
 from parvox.models.tokens import ClassDistillationTokenSettings
 from parvox.training.checkpoint import load_tensors

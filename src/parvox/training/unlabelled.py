@@ -12,7 +12,7 @@ from parvox.corpora.prepare import PrepareSettings, prepare
 from parvox.corpora.prepared import INFO, PreparedCorpus
 from parvox.distillation.contract import reads_logits
 from parvox.errors import CorpusError, OutputError, RecipeError
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.models import SpeakerModel
 from parvox.training.checks import expect_something_to_learn, expect_teacher_hears
 from parvox.training.module import TrainedModule

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from parvox.distillation.contract import Side, View
 from parvox.errors import RecipeError
 from parvox.files import atomic_file, output_errors
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.models import SpeakerModel
 from parvox.models.contract import EncoderOutput
 from parvox.training import run as names

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from parvox.distillation.contract import Side, View
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.models import SpeakerModel
 from parvox.training.teacher_settings import AverageSettings
 from parvox.training.teachers.contract import Inputs, Teacher

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parvox.data.batch import Batch
 from parvox.distillation.contract import Side, View
-from parvox.losses.margin import SpeakerLoss
+from parvox.losses import SpeakerLoss
 from parvox.models import SpeakerModel
 
 

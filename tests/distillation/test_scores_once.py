@@ -15,7 +15,7 @@ def test_logits_with_and_without_margin_share_their_cosines(monkeypatch):
     counted = []
     for classifier in (student[1], teacher[1]):
         classifier.set_progress(1.0)
-        monkeypatch.setattr(classifier, "cosines", lambda each, own=classifier.cosines: counted.append(1) or own(each))
+        monkeypatch.setattr(classifier, "scores", lambda each, own=classifier.scores: counted.append(1) or own(each))
     ours, theirs = look(student, features(5), labels), look(teacher, features(5), labels)
     for method in methods:
         method(ours, theirs, 0.5)
