@@ -5,7 +5,8 @@
 CORPUS is a prepared corpus, the others are folders of runs on it. For each it prints the mean cosine of a training
 speaker's embedding with the speaker's own centre and with the five nearest others, which the penalty pushes away; of an
 utterance of the split with others of its speaker, with the nearest of somebody else, and with the nearest centre of a
-training speaker; and for MQMHA pooling how alike its attention curves are over time, as cosine and as correlation.
+training speaker; and for MQMHA pooling how alike two queries of one head look at one channel over time, and how alike
+two heads look on average, each as correlation of the attention weights.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ from parvox.errors import ParvoxError
 from parvox.evaluation.embeddings import embed_cuts
 from parvox.evaluation.environment import environment
 from parvox.evaluation.system import load_system
+from parvox.losses.margin import MarginSoftmax
 from parvox.models.pooling_mqmha import MqmhaPooling
 from parvox.training.run import Run, load_run
 from rows import markdown
 
 NEAREST = 5  # K of the recipes
-CURVES = 64  # utterances whose attention is looked at
+CURVES = 64  # utterances whose attention is looked at, of speakers all over the split
 HEAD = ("run", "own centre", f"{NEAREST} nearest others", "same speaker", "nearest other", "nearest centre")
-HEAD_OF_CURVES = ("curves, cosine", "curves, correlation")
+HEAD_OF_CURVES = ("queries of a head", "heads")
 
 
 def benchmark(corpus: Path, runs: list[Path], *, split: str = "test", utterances: int = 4) -> None:
@@ -51,10 +53,11 @@ def benchmark(corpus: Path, runs: list[Path], *, split: str = "test", utterances
         raise ParvoxError(f"--utterances {utterances} given; expected 2 or more, to compare a speaker's own")
     prepared = PreparedCorpus.load(corpus)
     training, heard = some_of_each(prepared, "train", 1), some_of_each(prepared, split, utterances)
+    looked_at = heard[:: max(1, len(heard) // CURVES)][:CURVES]
     print(markdown([*HEAD, *HEAD_OF_CURVES], []))
     for folder in runs:
         run = load_run(folder)
-        figures = [*of_centres(run, training), *of_utterances(run, heard), *of_curves(run, heard[:CURVES])]
+        figures = [*of_centres(run, training), *of_utterances(run, heard), *of_curves(run, looked_at)]
         cells = [f"{figure:.3f}" for figure in figures]
         row = [f"`{folder.name}`", *cells, *["–"] * (len(HEAD) + len(HEAD_OF_CURVES) - 1 - len(cells))]
         print(f"| {' | '.join(row)} |", flush=True)  # as it comes: each takes a minute
@@ -85,10 +88,10 @@ def embeddings(run: Run, cuts: Sequence[Any]) -> Tensor:
 
 def centres(run: Run, embedded: Tensor) -> Tensor:
     """Cosines (utterances, training speakers)."""
-    if run.classifier is None:
-        raise ParvoxError(f"{run.folder} has no speaker classifier; expected a run whose centres can be compared")
+    if not isinstance(run.classifier, MarginSoftmax):
+        raise ParvoxError(f"{run.folder} was not trained with a margin loss; expected centres that cosines tell of")
     with torch.no_grad():
-        return run.classifier.cosines(embedded)
+        return run.classifier.scores(embedded)
 
 
 def of_centres(run: Run, training: Sequence[Any]) -> tuple[float, float]:
@@ -115,21 +118,25 @@ def of_utterances(run: Run, heard: Sequence[Any]) -> tuple[float, float, float]:
 
 
 def of_curves(run: Run, heard: Sequence[Any]) -> tuple[float, ...]:
-    """How alike two attention curves of an utterance are, over all pairs; nothing without MQMHA pooling."""
+    """Correlation over time of two queries, by head and channel, and of two heads' means; nothing without MQMHA."""
     pooling = run.model.pooling
-    if not isinstance(pooling, MqmhaPooling) or pooling.heads * pooling.queries < 2:
+    if not isinstance(pooling, MqmhaPooling) or min(pooling.heads, pooling.queries) < 2:
         return ()
     recordings = Recordings(list(heard), run.recipe.model.features.sample_rate_hz, full_precision=True)
     found = []
     for number in range(len(heard)):
         with torch.no_grad():
             features, _ = run.model.extract_features(torch.from_numpy(recordings.read(number))[None])
-            weights = pooling.weights(run.model.encoder(features).frames)[0]
-        curves = weights.mean(2).flatten(0, 1)  # a channel each, taken together: (heads × queries, time)
-        pairs = torch.combinations(torch.arange(len(curves))).T
-        about_mean = curves - curves.mean(1, keepdim=True)
-        found.append([torch.cosine_similarity(each[pairs[0]], each[pairs[1]]).mean() for each in (curves, about_mean)])
+            weights = pooling.weights(run.model.encoder(features).frames)[0]  # (heads, queries, channels, time)
+        found.append((correlation(weights.transpose(0, 1)), correlation(weights.mean((1, 2)))))
     return tuple(np.mean(found, axis=0).tolist())
+
+
+def correlation(curves: Tensor) -> float:
+    """Mean correlation over time of all pairs of curves (curves, …, time) that differ in the first index."""
+    about_mean = curves - curves.mean(-1, keepdim=True)
+    one, other = torch.combinations(torch.arange(len(curves))).T
+    return float(torch.cosine_similarity(about_mean[one], about_mean[other], dim=-1).mean())
 
 
 if __name__ == "__main__":

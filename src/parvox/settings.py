@@ -96,7 +96,10 @@ def path(given: str) -> Path:
 
 def _near(key: str, known: list[str]) -> str:
     """The nearest of the keys that stand beside `key`; of the sections, where `key` names none that exists."""
-    section = key.rpartition(".")[0]
+    section, _, field = key.rpartition(".")
+    elsewhere = [name for name in known if "." in name and name.rpartition(".")[2] == field]
+    if not section and len(elsewhere) == 1:  # known by its last name
+        return f"did you mean {elsewhere[0]!r}?"
     sections = {name.rpartition(".")[0] for name in known if "." in name}
     if not section or not sections:
         return nearest(key, {name.partition(".")[0] for name in known})

@@ -40,7 +40,7 @@ def test_the_list_as_json_has_all_choices_with_their_sizes(few, capsys):
 def test_the_list_as_text_names_all(few, capsys):
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    first = {line.split()[0] for line in lines if line}
+    first = {line.split()[0] for line in lines[: lines.index("sources")] if line}
     assert set(few) <= first
     assert {entry.name for registry in (POOLINGS, LOSSES, METHODS) for entry in registry} <= first
 
@@ -74,6 +74,22 @@ def test_a_model_tells_what_goes_with_it(capsys):
     assert set(told["poolings"]) == {entry.name for entry in POOLINGS} - {"fsd_asp", "frequency_average"}
     assert main(["models", "xvector"]) == 0
     assert "poolings that go with it: attentive_statistics, mean, mqmha, statistics\n" in capsys.readouterr().out
+
+
+def test_a_pooling_tells_what_it_goes_on_and_gives(capsys):
+    assert main(["models", "fsd_asp", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["encoders"] == ["bc_cmt", "redimnet2", "resnet34"]
+    assert (told["encoder"], told["frames_dim"], told["output_dim"]) == ("bc_cmt", 320, 256)
+    assert main(["models", "frequency_average"]) == 0
+    assert "encoders it goes on: bc_cmt, redimnet2, resnet34\n" in capsys.readouterr().out
+
+
+def test_nothing_is_wider_than_the_terminal(few, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in ([], ["resnet293"], ["mqmha"], ["aam_softmax"]):
+        assert main(["models", *words]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80, words
 
 
 def test_an_unknown_name_is_one_line(capsys):

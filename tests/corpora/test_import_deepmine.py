@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,8 @@ def test_without_kinds_nothing_can_be_scored(deepmine: Path, tmp_path: Path) -> 
             "model_0 01 enr_10",
             "line 6: model_0 '01 enr_10' given, but '01 enr_00 enr_01 enr_02'",
         ),
+        ("model_enrollment.txt", "model_8 02 enr_00 enr_01 enr_02", "model_8 has enrollment/enr_00 say phrase 02"),
+        ("model_enrollment.txt", "model_8 01 enr_00 enr_20 enr_21", "contradicts other trials"),
     ],
 )
 def test_damaged_lists(deepmine: Path, file: str, line: str, words: str) -> None:
@@ -135,6 +138,20 @@ def test_damaged_lists(deepmine: Path, file: str, line: str, words: str) -> None
     with pytest.raises((CorpusError, TrialError), match=words) as error:
         import_deepmine(deepmine)
     assert "\n" not in str(error.value)
+
+
+def test_names_in_the_lists_are_not_those_of_training_speakers(deepmine: Path) -> None:
+    before = import_deepmine(deepmine)
+    labels = deepmine / "docs/train_labels.txt"
+    labels.write_text(labels.read_text().replace("spk_1", "model_0"))
+    after = import_deepmine(deepmine)
+    assert sum(entry.speaker == "model_0" for entry in after.entries) == 4
+    assert [entry.split for entry in after.entries] == [entry.split for entry in before.entries]
+    for split in ("dev", "eval"):
+        for kind in ("model_enrollment", "trials"):
+            shutil.copy(deepmine / f"docs/{kind}.txt", deepmine / f"docs/{split}_{kind}.txt")
+    with pytest.raises(TrialError, match="is in the lists of dev and of test"):
+        import_deepmine(deepmine)
 
 
 def test_without_labels(deepmine: Path) -> None:

@@ -198,6 +198,32 @@ def test_a_voice_is_lost_with_any_of_its_recordings(rsr: Path, tmp_path: Path) -
         prepare("rsr2015-part1", root, tmp_path / "again")
 
 
+@pytest.mark.parametrize(
+    ("file", "enrolled", "words"),
+    [
+        ("ndx/3sess-pwd_eval_m.ndx", None, "is a target in one line and none in another"),
+        ("trn/3sesspwd_eval_m.trn", "male/m157/m157_01_001.sph", "enrolled with recordings of m101 and m157"),
+    ],
+)
+def test_keys_that_contradict_themselves(
+    rsr: Path, tmp_path: Path, file: str, enrolled: str | None, words: str
+) -> None:
+    root = tmp_path / "rsr"
+    root.mkdir()
+    (root / "sph").symlink_to(rsr / "sph", target_is_directory=True)
+    shutil.copytree(rsr / "key", root / "key")
+    path = root / "key" / "part1" / file
+    lines = path.read_text().splitlines()
+    if enrolled is None:
+        target = next(line for line in lines if line.endswith("Y,N,N,N"))
+        lines.append(target.replace("Y,N,N,N", "N,N,Y,N"))
+    else:
+        lines[0] = lines[0].rpartition(",")[0] + "," + enrolled
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(TrialError, match=words):
+        prepare("rsr2015-part1", root, tmp_path / "out")
+
+
 def test_of_too_many_impostors_with_wrong_words_some_stay(rsr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_rsr2015, "MOST_IMPOSTOR_WRONG", 16)
     full = import_rsr2015_part1(rsr)

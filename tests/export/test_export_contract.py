@@ -85,7 +85,7 @@ def test_what_is_sealed_is_what_the_runtime_reads(tmp_path, toy, toy_graph):
     assert again.calibration == settled.calibration
     assert again.default_threshold == "eer"
     np.testing.assert_array_equal(np.float32(again.mean), mean)
-    assert (again.min_samples, again.embedding_dim, again.sample_rate_hz) == (400, 24, 16000)
+    assert (again.min_samples, again.embedding_dim, again.sample_rate_hz) == (560, 24, 16000)
     assert again.parameters == sum(parameter.numel() for parameter in toy.parameters())
     assert again.macs_1s > 98 / 2 * 48 * 80 * 5  # the first layer alone
     assert yaml.safe_load(again.recipe)["distillation"]["teacher"] == "big"

@@ -190,6 +190,19 @@ def test_aam_curve_is_continuous_and_falls_with_the_angle():
     assert steps.abs().max() < 2 * (angles[1] - angles[0])  # no jump, at pi - m least of all
 
 
+@pytest.mark.parametrize("penalty", [0.06, 0.3, 1.0, 1.5])
+def test_nearer_speakers_are_pushed_no_less_and_none_away(penalty):
+    loss = AamSoftmaxSettings(top_k=1, top_k_penalty=penalty).build(DIM, CLASSES)
+    loss.set_progress(1.0)
+    angles = torch.linspace(0.001, math.pi - 0.001, 20_000, dtype=torch.float64)
+    curve = loss.push_on(angles.cos())
+    far = angles > penalty
+    torch.testing.assert_close(curve[far], (angles[far] - penalty).cos())
+    assert (curve.diff() < 0).all()
+    assert (curve >= angles.cos()).all()
+    assert curve.diff().abs().max() < 2 * (angles[1] - angles[0])
+
+
 @pytest.mark.parametrize("kind", [AmSoftmaxSettings, AamSoftmaxSettings])
 def test_embeddings_on_and_opposite_their_centre_give_finite_gradients(kind):
     loss = kind(top_k=3).build(DIM, CLASSES)

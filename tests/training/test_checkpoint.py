@@ -1,6 +1,7 @@
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from parvox.errors import ModelFileError, OutputError
 from parvox.training import checkpoint
@@ -61,6 +62,10 @@ def test_damage_is_found(tmp_path):
     path.write_text("text")
     with pytest.raises(ModelFileError, match="damaged"):
         load_tensors(path)
+    for state in ("[]", "[" * 100_000 + "]" * 100_000, "{"):
+        save_file({"a": torch.ones(1)}, path, metadata={"state": state})
+        with pytest.raises(ModelFileError, match="damaged"):
+            load_tensors(path)
     with pytest.raises(ModelFileError, match="missing"):
         load_tensors(tmp_path / "other.safetensors")
 

@@ -165,6 +165,15 @@ def test_weights_that_are_no_numbers_are_neither_written_nor_taken(tones, fitted
     save_tensors(broken, {name: tensor * torch.nan for name, tensor in tensors.items()}, state)
     with pytest.raises(ModelFileError, match="holds no frame classifier"):
         load_frames(broken)
+    rate = {**state, "features": {**state["features"], "sample_rate_hz": float("inf")}}
+    for weights, about in (
+        (tensors, rate),
+        (tensors, {**state, "names": state["names"][:1] * len(state["names"])}),
+        ({name: tensor.to(torch.complex64) for name, tensor in tensors.items()}, state),
+    ):
+        save_tensors(broken, weights, about)
+        with pytest.raises(ModelFileError, match="holds no frame classifier"):
+            load_frames(broken)
     monkeypatch.setattr("parvox.training.fit_frames._finite", lambda _: False)
     assert main(["fit-frames", str(tones), str(tmp_path / "f.safetensors"), *FRAMES, "--frames.epochs", "1"]) == 2
     assert "no longer finite; lower frames.learning_rate (0.01)" in capsys.readouterr().err
@@ -208,7 +217,11 @@ def test_what_does_not_fit_is_named_before_training(tones, fitted, tmp_path):
         ([*given, "--model.phones", "3"], RecipeError, "model.phones: 3 given, .* tells 2 classes apart; set it to 2"),
         ([*given, "--model.features.bins", "41"], RecipeError, r"other features than model.features \(bins 40\)"),
         ([*given, "--model.positions", "none", "--model.phones", "0"], RecipeError, "with none positions given"),
-        (["--model.frame_classifier", str(tmp_path / "no.safetensors")], ModelFileError, "is missing"),
+        (
+            ["--model.frame_classifier", str(tmp_path / "no.safetensors")],
+            RecipeError,
+            "model.frame_classifier: .* is missing; fit it first: parvox fit-frames PREPARED .*no.safetensors",
+        ),
     ):
         with pytest.raises(error, match=says):
             Trainer(phonetic(tones, tmp_path, *overrides))

@@ -1,3 +1,4 @@
+import functools
 import shutil
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 import yaml
 
 from parvox.errors import ParvoxError, RecipeError
+from parvox.losses.margin import SoftmaxSettings
 from parvox.models import SpeakerModel
 from parvox.training.recipe import build_recipe, load_recipe
 from parvox.training.recipe_parsing import parse_recipe, read_yaml
@@ -92,6 +94,17 @@ def test_the_command_line_alone_makes_a_recipe():
         ({"training": {"final_learning_rate": 1}}, "at most learning_rate"),
         ({"data": {"crop_s": None}}, "data.crop_s: expected float"),
         ({"seed": "x"}, "seed: expected int"),
+        ({"seed": 2**63}, "a whole number of more than 64 bits"),
+        ({"corpus": "a\0b"}, "a text with a zero character"),
+        ({"corpus": b"abc"}, "holds a bytes; expected text"),
+        ({"model": {"name": "xvector", "channels": functools.reduce(lambda x, _: [x], range(30), 1)}}, "too deeply"),
+        ({"distillation": {1: {"weight": 2}}}, "'1' for the name of a field"),
+        ({"training": 5}, "training: '5' given; expected fields under it"),
+        ({"distillation": {"teacher": "t", "label": 3}}, "distillation.label: '3' given; expected fields under it"),
+        ({"distillation": {"teacher": {"a": 1}, "label": {}}}, "distillation.teacher: fields given; expected a value"),
+        ({"model": {"features": {"bins": 10**12}}}, "expected 1 to 1000 bins"),
+        ({"model": {"features": {"sample_rate_hz": 10**15}}}, "1000 to 1000000 Hz"),
+        ({"loss": {"name": "aam_softmax", "sub_centres": 10**11}}, "expected 1 to 1000"),
     ],
 )
 def test_mistakes_are_one_line_and_named(tmp_path, change, says):
@@ -114,7 +127,7 @@ def test_references_to_references_are_not_followed(tmp_path):
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
     for text in ("\n".join([*lines, "model: *a29"]), "model: &m {pooling: *m}"):
         (tmp_path / "r.yaml").write_text(text)
-        with pytest.raises(RecipeError, match=r"r.yaml holds more than 10000 values") as raised:
+        with pytest.raises(RecipeError, match=r"r.yaml (holds more than 10000 values|is nested too deeply)") as raised:
             load_recipe(tmp_path / "r.yaml")
         assert len(str(raised.value)) < 500
 
@@ -162,6 +175,8 @@ def test_another_choice_leaves_the_fields_of_the_first_behind():
     assert other.model.pooling == recipe().model.pooling
     assert other.loss == recipe().loss
     assert recipe("--loss.name=am_softmax", "--loss.margin", "0.3").loss.margin == 0.3
+    assert recipe("--loss.name", "am_softmax").loss.top_k == recipe().loss.top_k == 5  # said of either
+    assert recipe("--loss.name", "softmax").loss == SoftmaxSettings()
     with pytest.raises(ParvoxError, match="unknown option '--model.pooling.heads'"):
         recipe("--model.pooling.name", "statistics", "--model.pooling.heads", "2")
     assert recipe("--model.name", "ecapa_tdnn", "--model.channels", "64").model.encoder.frames_dim == 768

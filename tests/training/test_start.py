@@ -78,7 +78,7 @@ def test_the_command_runs_and_its_run_stands_without_the_first(first, tmp_path, 
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["--init", "nowhere"], "init: nowhere holds no recipe.yaml"),
+        (["--init", "nowhere"], "init: nowhere is not there"),
         (["--model.channels", "[16, 16, 16, 16, 32]"], "model.channels: [16, 16, 16, 16, 32] given"),
         (["--model.features.bins", "40"], "model.features.bins: 40 given"),
         (["--loss.sub_centres", "3"], "loss.sub_centres: 3 given"),

@@ -40,64 +40,65 @@ _KINDS: dict[str, tuple[Registry[Any], str]] = {
 
 def main(argv: list[str]) -> None:
     """Print the list, or what a name stands for."""
-    named = any(not word.startswith("-") for word in argv)
-    call(describe if named else overview, argv, prog="parvox models")
+    call(models, argv, prog="parvox models")
 
 
-def overview(*, json: bool = False) -> None:
+def models(name: str = "", /, *, json: bool = False) -> None:
     """List every model, pooling, loss and distillation method that a recipe can name, with size and source.
 
-    parvox models NAME shows the settings of one. Multiply-accumulates (MACs) are those of one second of speech,
-    without the front end's.
+    Multiply-accumulates (MACs) are those of one second of speech, without the front end's.
 
     Args:
+        name: One of them, whose settings are to be shown.
         json: Print one JSON object.
     """
-    models = [_model(name, made) for name, made in progress(list(configurations()), "counting", unit="model")]
+    if name:
+        describe(name, json=json)
+    else:
+        overview(json=json)
+
+
+def overview(*, json: bool) -> None:
+    """Print the list."""
+    encoders = [_model(name, made) for name, made in progress(list(configurations()), "counting", unit="model")]
     poolings = [_pooling(entry) for entry in _sorted(POOLINGS)]
     losses = [_loss(entry) for entry in _sorted(LOSSES)]
     methods = [{"name": entry.name, "source": entry.source} for entry in _sorted(METHODS)]
     if json:
-        print(json_format.dumps({"models": models, "poolings": poolings, "losses": losses, "distillation": methods}))
+        print(json_format.dumps({"models": encoders, "poolings": poolings, "losses": losses, "distillation": methods}))
         return
     blocks = [
         aligned(
             [
-                ("model", "parameters", "MACs, 1 s", "dim", "pooling", "source"),
-                *((*_size(row, "embedding_dim"), row["pooling"], row["source"]) for row in models),
+                ("model", "parameters", "MACs, 1 s", "dim", "pooling"),
+                *((*_size(row, "embedding_dim"), row["pooling"]) for row in encoders),
             ],
             right=(1, 2, 3),
         ),
         aligned(
             [
-                ("pooling", "parameters", "MACs, 1 s", "gives", "on frames of", "source"),
-                *(
-                    (*_size(row, "output_dim"), f"{row['encoder']} ({row['frames_dim']})", row["source"])
-                    for row in poolings
-                ),
+                ("pooling", "parameters", "MACs, 1 s", "gives", "on frames of"),
+                *((*_size(row, "output_dim"), f"{row['encoder']} ({row['frames_dim']})") for row in poolings),
             ],
             right=(1, 2, 3),
         ),
         aligned(
             [
-                ("loss", "parameters", "MACs", "speakers", "source"),
-                *((*_size(row, "classes"), row["source"]) for row in losses),
+                ("loss", "parameters", "MACs", "speakers"),
+                *(_size(row, "classes") for row in losses),
             ],
             right=(1, 2, 3),
         ),
-        aligned([("distillation", "source"), *((row["name"], row["source"]) for row in methods)]),
+        ["distillation", *(row["name"] for row in methods)],
+        _sources([entry for registry, _ in _KINDS.values() for entry in _sorted(registry)]),
     ]
     print("\n\n".join("\n".join(block) for block in blocks))
-    print("\nparvox models NAME shows the settings of one; parvox info RECIPE.yaml shows a model layer by layer.")
+    print("\nparvox models NAME shows the settings of one.")
+    print("parvox info RECIPE.yaml shows a recipe's model layer by layer.")
 
 
-def describe(name: str, *, json: bool = False) -> None:
-    """Show what a model, pooling, loss or distillation method is, and its settings.
-
-    Args:
-        name: As parvox models lists it.
-        json: Print one JSON object.
-    """
+def describe(name: str, *, json: bool) -> None:
+    """Print what a model, pooling, loss or distillation method is, and its settings."""
     found = [
         _described(entry, kind, section.format(name=entry.name))
         for kind, (registry, section) in _KINDS.items()
@@ -111,10 +112,30 @@ def describe(name: str, *, json: bool = False) -> None:
         if told["kind"] == "model":
             made = SIZES.get(name, Configuration(encoder=name))
             told |= _model(name, made) | {"poolings": _fitting(made)}
+        if told["kind"] == "pooling":
+            goes_on = [entry.name for entry in _sorted(ENCODERS) if name in _fitting(Configuration(encoder=entry.name))]
+            told |= _pooling(POOLINGS[name]) | {"encoders": goes_on}
     if json:
         print(json_format.dumps(found[0] if len(found) == 1 else found))
     else:
         print("\n\n".join(_text(told) for told in found))
+
+
+def _sources(entries: list[Entry]) -> list[str]:
+    """What each is after, wrapped: a column for it would be wider than most terminals."""
+    room, widest = _width(), max(len(entry.name) for entry in entries)
+    lines = ["sources"]
+    for entry in entries:
+        first = f"  {entry.name:<{widest}}  "
+        lines += textwrap.wrap(
+            entry.source, room, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False
+        )
+    return lines
+
+
+def _width() -> int:
+    """Of text."""
+    return min(110, shutil.get_terminal_size().columns)
 
 
 def _size(row: dict[str, Any], third: str) -> tuple[str, str, str, str]:
@@ -223,24 +244,35 @@ def _type(kind: Any) -> str:
 
 def _text(told: dict[str, Any]) -> str:
     """What is told of an entry, for reading."""
-    width = min(110, shutil.get_terminal_size().columns)
+    width = _width()
     paragraphs = [" ".join(part.split()) for part in told["description"].split("\n\n")]
     lines = [f"{told['name']}: {told['kind']}", f"source: {told['source']}", ""]
     for paragraph in paragraphs:
         lines += [*textwrap.wrap(paragraph, width), ""]
     if "recipe" in told:
         lines += [
-            f"{told['parameters']:,} parameters; for 1 s of speech {millions(told['macs_1s'])} multiply-accumulates, "
-            f"and {millions(told['feature_macs_1s'])} for features; {told['least_s']:.3f} s of speech or more",
             *textwrap.wrap(
-                f"unless said otherwise: embeddings of {told['embedding_dim']} (model.embedding_dim), head "
-                f"{told['head']} (model.head), pooling {told['pooling']} (model.pooling.name)",
+                f"{told['parameters']:,} parameters; {millions(told['macs_1s'])} multiply-accumulates for 1 s of "
+                f"speech, and {millions(told['feature_macs_1s'])} for features; takes {told['least_s']:.3f} s or more.",
+                width,
+            ),
+            *textwrap.wrap(
+                f"Unless said otherwise: embeddings of {told['embedding_dim']} (model.embedding_dim), head "
+                f"{told['head']} (model.head), pooling {told['pooling']} (model.pooling.name).",
                 width,
             ),
             *textwrap.wrap(f"poolings that go with it: {', '.join(told['poolings'])}", width),
             "accuracy and speed beside the others': docs/models.md",
             "",
             yaml.safe_dump({"model": told["recipe"]}, sort_keys=False).rstrip(),
+            "",
+        ]
+    if "encoders" in told:
+        lines += [
+            *textwrap.wrap(
+                f"Gives {told['output_dim']:,} numbers for frames of {told['frames_dim']:,} ({told['encoder']}).", width
+            ),
+            *textwrap.wrap(f"encoders it goes on: {', '.join(told['encoders'])}", width),
             "",
         ]
     lines.append(f"settings, in a recipe under {told['section']}:" if told["settings"] else "no settings")

@@ -15,7 +15,8 @@ from parvox.settings import Parser, add_settings, build_settings, descriptions, 
 def call(function: Callable[..., Any], argv: list[str], prog: str) -> Any:
     """Run `function` with arguments taken from `argv`.
 
-    Required parameters become positional arguments, the others options; lists take one or more words, booleans that
+    Required parameters become positional arguments, as do those before a slash, which may be left out if they have a
+    default; the others become options. Lists take one or more words, booleans that
     default to False become flags, and a dataclass becomes a group of dotted options. The help text is the
     function's Google-style docstring.
 
@@ -36,7 +37,9 @@ def call(function: Callable[..., Any], argv: list[str], prog: str) -> Any:
     for name, kind in typing.get_type_hints(function).items():
         if _is_settings(kind) and name in values:
             values[name] = build_settings(kind, values[name])
-    return function(**values)
+    parameters = inspect.signature(function).parameters.items()
+    by_place = [values.pop(name) for name, parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
+    return function(*by_place, **values)
 
 
 def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
@@ -52,6 +55,8 @@ def add_parameters(parser: Parser, function: Callable[..., Any]) -> None:
             parser.add_argument(name, type=items, help=help_text, nargs="+")
         elif default is parameter.empty:
             parser.add_argument(name, type=kind, help=help_text)
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, type=kind, help=help_text, nargs="?", default=default)
         elif default is False:
             parser.add_argument(f"--{name}", action="store_true", help=help_text)
         elif items:

@@ -14,12 +14,13 @@ scripts for task 1 of the TdSV challenge 2024) and from the challenges' plans (a
 
 Assumed: recordings end in ``.wav`` or any other suffix that is read; wherever there is a third column it holds those
 four kinds. Who speaks in enrolment and test recordings was never published. It follows from the kinds, as far as it
-does: a test of kind TC or TW is by the model's speaker. Recordings that no such trial ties to a model count as speakers
-of their own, and models that none ties together as different speakers.
+does: a test of kind TC or TW is by the speaker of the model's enrolments. Recordings that no such trial ties to a model
+count as speakers of their own, and models that neither a trial nor a recording ties together as different speakers.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,37 +113,37 @@ def _list_recordings(
 class _Evaluation:
     """Enrolments and trials of one list, and who speaks in them as far as the kinds tell."""
 
+    name: str
     where: str
     listed: TrialList
     phrase_of: dict[str, str | None] = field(default_factory=dict)
     parent: dict[str, str] = field(default_factory=dict)
 
     def same_speaker(self, model: str, utterance: str) -> None:
-        one, other = sorted((self.speaker(model), self.speaker(utterance)))
+        both = self.speaker(model), self.speaker(utterance)
+        one, other = sorted(both, key=lambda name: (name not in self.listed.voices, name))
         self.parent[other] = one
 
     def speaker(self, name: str) -> str:
-        """The first, in order of names, of all that are known to be by the same speaker."""
+        """The first model, in order of names, of all that are known to be by the same speaker."""
         while self.parent.setdefault(name, name) != name:
             self.parent[name] = name = self.parent[self.parent[name]]
         return name
 
-    def says(self, utterance: str, phrase: str, line: str) -> None:
+    def says(self, utterance: str, phrase: str, where: str) -> None:
         if self.phrase_of.setdefault(utterance, phrase) != phrase:
             raise TrialError(
-                f"{self.where}: {line!r} has {utterance} say phrase {phrase}, others {self.phrase_of[utterance]}; "
-                "correct the list"
+                f"{where} has {utterance} say phrase {phrase}, others {self.phrase_of[utterance]}; correct the list"
             )
 
     def labels(self) -> dict[str, tuple[str, str | None]]:
         """Speaker and phrase of each recording, by its place under ``wav``."""
-        found: dict[str, tuple[str, str | None]] = {}
-        for model, utterances in self.listed.voices.items():
-            for utterance in utterances:
-                found[utterance] = (self.speaker(model), self.phrase_of[model])
-        for trial in self.listed.trials:
-            found[trial.test] = (self.speaker(trial.test), self.phrase_of.get(trial.test))
-        return found
+        enrolled = itertools.chain.from_iterable(self.listed.voices.values())
+        # models are numbered anew in each list, and training speakers have names of their own
+        return {
+            each: (f"{self.name}/{self.speaker(each)}", self.phrase_of.get(each))
+            for each in itertools.chain(enrolled, (trial.test for trial in self.listed.trials))
+        }
 
 
 def _read_lists(docs: Path, prefix: str, notes: list[str]) -> _Evaluation | None:
@@ -150,13 +151,16 @@ def _read_lists(docs: Path, prefix: str, notes: list[str]) -> _Evaluation | None
     models_path, trials_path = docs / f"{prefix}model_enrollment.txt", docs / f"{prefix}trials.txt"
     if not models_path.is_file() or not trials_path.is_file():
         return None
-    found = _Evaluation(str(trials_path), TrialList([], f"docs/{trials_path.name}"))
+    found = _Evaluation(prefix.rstrip("_") or "eval", str(trials_path), TrialList([], f"docs/{trials_path.name}"))
     models: dict[str, tuple[str, ...]] = {}
     for where, (model, *about) in _rows(models_path, 3):
         _put(models, model, tuple(about), where)
     for model, (phrase, *files) in models.items():
-        found.listed.voices[model] = tuple(f"enrollment/{file}" for file in files)
+        utterances = found.listed.voices[model] = tuple(f"enrollment/{file}" for file in files)
         found.phrase_of[model] = phrase
+        for utterance in utterances:
+            found.same_speaker(model, utterance)
+            found.says(utterance, phrase, f"{models_path}: model {model}")
     rows = [fields for _, fields in _rows(trials_path, 2)]
     if not any(len(row) > 2 for row in rows):
         notes.append(f"docs/{trials_path.name} tells no kinds of trials, so nothing can be scored with it")
@@ -173,7 +177,7 @@ def _read_lists(docs: Path, prefix: str, notes: list[str]) -> _Evaluation | None
         if kind in ("TC", "TW"):
             found.same_speaker(model, test)
         if kind in ("TC", "IC"):
-            found.says(test, str(found.phrase_of[model]), line)
+            found.says(test, str(found.phrase_of[model]), f"{trials_path}: {line!r}")
     _check(found, rows)
     return found
 

@@ -42,7 +42,8 @@ def given_trials(
         text_dependent: Whether a target must say the same phrase.
 
     Raises:
-        TrialError: It names an utterance or a voice that the corpus does not have at all, or no trial remains.
+        TrialError: It names an utterance or a voice that the corpus does not have at all, contradicts itself, or no
+            trial remains.
     """
     name, trials = listed.name, listed.trials
     places = _Places(entries, rejected_paths)
@@ -54,6 +55,13 @@ def given_trials(
         if None in found:
             broken.add(voice)
     by_id = {entry.id: entry for entry in entries}
+    for voice, utterances in voices.items():
+        speakers = sorted({by_id[utterance].speaker for utterance in utterances})
+        if len(speakers) > 1:
+            raise TrialError(
+                f"{name}: voice {voice} is enrolled with recordings of {speakers[0]} and {speakers[1]}; "
+                "expected one speaker"
+            )
     kept: list[Trial] = []
     mislabelled = 0
     used: set[str] = set()
@@ -76,6 +84,12 @@ def given_trials(
         used.add(enrol)
     if not kept:
         raise TrialError(f"{name}: not one of its {len(trials)} trials can be used; their recordings were rejected")
+    targets = {(trial.enrol, trial.test) for trial in kept if trial.target}
+    torn = next((trial for trial in kept if not trial.target and (trial.enrol, trial.test) in targets), None)
+    if torn is not None:
+        raise TrialError(
+            f"{name}: {torn.enrol} with {torn.test} is a target in one line and none in another; leave one of them"
+        )
     notes = []
     if len(kept) < len(trials):
         lost = len(trials) - len(kept)

@@ -19,6 +19,8 @@ from parvox.losses.registry import LOSSES, SpeakerLoss
 _MIN_SINE_SQUARED = 1e-7
 MOST_SCALE = 10_000
 """Of cosines in a loss, which float32 can still tell apart."""
+MOST_SUB_CENTRES = 1000
+"""Of a speaker; more is a slip, and a layer that no memory holds."""
 
 
 def margin_ramp(progress: float, start: float, end: float) -> float:
@@ -100,8 +102,8 @@ class _MarginSettings:
                 f"{name}: margin_start {self.margin_start} and margin_end {self.margin_end} given; "
                 "expected fractions of the training, 0 <= start <= end <= 1"
             )
-        if self.sub_centres < 1:
-            raise RecipeError(f"{name}: sub_centres {self.sub_centres} given; expected 1 or more")
+        if not 1 <= self.sub_centres <= MOST_SUB_CENTRES:
+            raise RecipeError(f"{name}: sub_centres {self.sub_centres} given; expected 1 to {MOST_SUB_CENTRES}")
         if self.top_k < 0 or not 0 <= self.top_k_penalty < limit:
             raise RecipeError(
                 f"{name}: top_k {self.top_k} and top_k_penalty {self.top_k_penalty} given; expected "
@@ -234,7 +236,8 @@ class AamSoftmax(MarginSoftmax):
     """Target cos(θ + m), confused speakers cos(θ - m').
 
     Where θ + m would pass π, cos θ - 1 - cos(π - m) takes over, which meets cos(θ + m) there and goes on falling
-    (as in WeSpeaker).
+    (as in WeSpeaker). Likewise where θ is less than m' cos θ + 1 - cos m' takes over, which meets cos(θ - m') there and
+    goes on rising: the nearer of two confused speakers is never the less pushed on.
     """
 
     def hold_back(self, cosines: Tensor) -> Tensor:
@@ -245,7 +248,9 @@ class AamSoftmax(MarginSoftmax):
 
     def push_on(self, cosines: Tensor) -> Tensor:
         """See `MarginSoftmax.push_on`."""
-        return cosines * math.cos(self.penalty) + _sines(cosines) * math.sin(self.penalty)
+        turn = math.cos(self.penalty)
+        shifted = cosines * turn + _sines(cosines) * math.sin(self.penalty)
+        return torch.where(cosines < turn, shifted, cosines + (1.0 - turn))
 
 
 def _sines(cosines: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from parvox.models.contract import mask_from_lengths
 FULL_SCALE = 32768.0
 """What samples in [-1, 1] are multiplied by: Kaldi's filterbanks are defined on 16-bit sample values."""
 _LONGEST_WINDOW_MS = 1000
+_MOST_BINS, _MOST_HZ = 1000, 1_000_000
 _ENERGY_FLOOR = 1.1920928955078125e-07  # Kaldi's: the float32 epsilon
 
 
@@ -46,12 +47,13 @@ class FbankSettings:
     """First-order pre-emphasis coefficient."""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.bins <= _MOST_BINS or not 1000 <= self.sample_rate_hz <= _MOST_HZ:
+            raise RecipeError(
+                f"features: {self.bins} bins at {self.sample_rate_hz} Hz given; expected 1 to {_MOST_BINS} bins and "
+                f"1000 to {_MOST_HZ} Hz"
+            )
         nyquist = self.sample_rate_hz / 2
         high = self.high_hz if self.high_hz > 0 else nyquist + self.high_hz
-        if self.bins < 1 or self.sample_rate_hz < 1000:
-            raise RecipeError(
-                f"features: {self.bins} bins at {self.sample_rate_hz} Hz given; expected at least 1 bin and 1000 Hz"
-            )
         if not 0 <= self.low_hz < high <= nyquist:
             raise RecipeError(
                 f"features: mel bins from {self.low_hz} to {high} Hz given; expected 0 <= low < high <= {nyquist}"

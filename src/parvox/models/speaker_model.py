@@ -60,8 +60,8 @@ class SpeakerModel(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """The shortest waveform it accepts, in samples."""
-        return self.settings.features.samples(self.encoder.min_frames)
+        """The shortest waveform it accepts, in samples: of two frames or more, for one less its mean is nothing."""
+        return self.settings.features.samples(max(2, self.encoder.min_frames))
 
     def extract_features(self, waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Waveforms (batch, samples) and valid samples (batch,) to features (batch, frames, bins) and valid frames."""

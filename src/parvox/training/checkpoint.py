@@ -48,12 +48,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {}).get("state", "{}"))
+            if not isinstance(state, dict):
+                raise ValueError("its state is no mapping")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             checksum = state.pop(_CHECKSUM, None)
             if checksum not in (None, _checksum(tensors, state)):
                 raise ValueError("its checksum is another")
             return tensors, state
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path} is damaged or no safetensors file ({error}); restore it or train again"
         ) from error

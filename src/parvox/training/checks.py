@@ -127,7 +127,7 @@ def expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
     shortest_s = model.min_samples / recipe.model.features.sample_rate_hz
     if recipe.data.crop_s < shortest_s:
         raise TrainingError(
-            f"data.crop_s: {recipe.data.crop_s} s given; this model needs {shortest_s:.3f} s or more to see one frame"
+            f"data.crop_s: {recipe.data.crop_s} s given; this model needs {shortest_s:.3f} s or more to see two frames"
         )
 
 

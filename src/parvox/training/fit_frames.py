@@ -152,6 +152,10 @@ def load_frames(path: Path) -> FittedFrames:
         if state.get("kind") != _KIND:
             raise ValueError(state.get("kind"))
         features, names = FbankSettings(**state["features"]), [str(name) for name in state["names"]]
+        if len(set(names)) < len(names):
+            raise ValueError("a class twice")
+        if any(tensor.is_complex() for tensor in tensors.values()):
+            raise ValueError("weights that are not real")
         classifier = FrameClassifier(features.bins, len(names))
         classifier.load_state_dict(tensors)
         if not _finite(classifier):
@@ -194,6 +198,8 @@ def give_frames(model: SpeakerModel) -> None:
             "model.frame_classifier: nothing given, and positions are phonetic; expected a file written by parvox "
             "fit-frames"
         )
+    if not Path(path).is_file():
+        raise RecipeError(f"model.frame_classifier: {path} is missing; fit it first: parvox fit-frames PREPARED {path}")
     fitted = load_frames(Path(path))
     if len(fitted.names) != positions.classifier.classes:
         raise RecipeError(

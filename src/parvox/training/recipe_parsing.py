@@ -6,6 +6,7 @@ decides which fields follow. Nothing in a recipe can execute code: names are loo
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ DEFAULT_LOSS = "aam_softmax"
 PAIR_FIELDS = ("teacher", "alongside", "cache", "speaker_weight")
 """Of the distillation section, what is said of the pair."""
 _MOST_VALUES = 10_000  # of a recipe file; a long one has two hundred
+_DEEPEST = 20  # sections within sections; a deep recipe has four
+_LARGEST = 2**63 - 1
 _RESERVED = (*PAIR_FIELDS, *TEACHER_SECTIONS)  # of the distillation section; all else there names a method
 
 
@@ -66,24 +69,39 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if data is None:
         return {}
-    _expect_few_values(data, path)
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+    _expect_plain_values(data, path)
+    if not isinstance(data, dict):
         raise RecipeError(f"recipe {path} holds no sections; expected a mapping with model:, loss:, training: …")
     return data
 
 
-def _expect_few_values(data: Any, path: Path) -> None:
-    """A few lines of references to references can stand for more values than any memory holds, or for themselves."""
-    waiting, values = [data], 0
+def _expect_plain_values(data: Any, path: Path) -> None:
+    """Values that a recipe has a use for, and not too many.
+
+    A few lines of references to references can stand for more values than any memory holds, or for themselves.
+    """
+    waiting, values = [(data, 0)], 0
     while waiting:
-        value = waiting.pop()
+        value, depth = waiting.pop()
         values += 1
+        if depth > _DEEPEST:
+            raise RecipeError(f"recipe {path} is nested too deeply; expected sections with fields")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise RecipeError(f"recipe {path} holds a whole number of more than 64 bits; expected a smaller one")
+        if isinstance(value, str) and "\0" in value:
+            raise RecipeError(f"recipe {path} holds a text with a zero character; expected none")
+        if isinstance(value, bytes | set):
+            raise RecipeError(f"recipe {path} holds a {type(value).__name__}; expected text, numbers, lists and fields")
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            odd = next(key for key in value if not isinstance(key, str))
+            raise RecipeError(f"recipe {path} has {str(odd)[:60]!r} for the name of a field; expected text")
         if values > _MOST_VALUES:
             raise RecipeError(
                 f"recipe {path} holds more than {_MOST_VALUES} values, each counted wherever it is referred to; "
                 "expected sections with fields"
             )
-        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting += [(each, depth + 1) for each in below]
 
 
 def parse_recipe(
@@ -129,7 +147,9 @@ def parse_recipe(
     model = _of_choice(model, encoder.name, keep=("pooling", "embedding_dim", "head", "features"))
     if of_pooling:
         model = {**model, "pooling": _of_choice(of_pooling, pooling.name)}
-    data |= {key: part for key, part in (("model", model), ("loss", _of_choice(of_loss, loss.name))) if key in data}
+    # what both losses have is said of both
+    of_loss = _of_choice(of_loss, loss.name, keep=tuple(field.name for field in dataclasses.fields(loss.settings)))
+    data |= {key: part for key, part in (("model", model), ("loss", of_loss)) if key in data}
     data, argv = _taken_out(data, argv)
     methods = _methods(data, argv)
 
@@ -271,6 +291,10 @@ def as_options(data: dict[str, Any], parser: Parser, source: str) -> list[str]:
                     f"{source}: {name!r} given; expected {str(key).partition('.')[0]}: with its fields below it"
                 )
             section_known = any(each.startswith(f"{name}.") for each in known)
+            if section_known and name not in known and value is not None and not isinstance(value, dict):
+                raise RecipeError(f"{source}: {name}: {str(value)[:60]!r} given; expected fields under it")
+            if name in known and isinstance(value, dict):
+                raise RecipeError(f"{source}: {name}: fields given; expected a value")
             if name not in known and isinstance(value, dict) and (value or section_known):
                 walk(value, f"{name}.")
             elif name not in known and value is None and section_known:

@@ -22,7 +22,10 @@ def recipe_path(init: str) -> Path:
     """
     path = Path(init) / "recipe.yaml"
     if not path.is_file():
-        raise RecipeError(f"init: {init} holds no recipe.yaml; expected the folder of a finished run")
+        what = "holds no recipe.yaml" if path.parent.is_dir() else "is not there, seen from the current folder"
+        raise RecipeError(
+            f"init: {init} {what}; expected the folder of a finished run: train that first, or name another with --init"
+        )
     return path
 
 
