@@ -27,7 +27,7 @@ class MqmhaPoolingSettings:
     per_channel is vector-based attention pooling.
 
     The equations are those of WeSpeaker's and asv-subtools' implementations. How many heads and queries the paper
-    had is not known; WeSpeaker's recipes have 8 and 2, asv-subtools' 4 and 2.
+    had is not known; WeSpeaker has 8 and 2, asv-subtools 4 and 2, and 2 and 2 in its recipe.
     """
 
     heads: int = 4
