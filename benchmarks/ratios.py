@@ -38,11 +38,20 @@ class Comparison(NamedTuple):
     trials: str = ALL
 
 
-_TOKEN, _MEAN, _SAMPLED = (
-    f"text-dependent/{name}" for name in ("class_token", "average_pooling", "sampled_class_token")
+_TOKEN, _MEAN, _SAMPLED, _UNPLACED, _PHONETIC = (
+    f"text-dependent/{name}"
+    for name in (
+        "class_token",
+        "average_pooling",
+        "sampled_class_token",
+        "average_pooling_without_positions",
+        "phonetic_positions",
+    )
 )
 COMPARISONS = (
     Comparison("class token / mean, re-ordered phrases", _TOKEN, _MEAN, "below 1", REORDERED),
+    Comparison("class token / mean without positions, re-ordered phrases", _TOKEN, _UNPLACED, "below 1", REORDERED),
+    Comparison("phonetic / sinusoidal positions, re-ordered phrases", _PHONETIC, _TOKEN, "–", REORDERED),
     Comparison("class token / mean, all trials", _TOKEN, _MEAN, "below 1"),
     Comparison("sampled / plain token, all trials", _SAMPLED, _TOKEN, "at most 1"),
     Comparison("class token / mean, speakers", "memory_attention", "memory_attention_mean", "–"),
