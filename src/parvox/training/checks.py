@@ -123,7 +123,7 @@ def expect_dev_trials(recipe: Recipe, corpus: PreparedCorpus) -> None:
 
 
 def expect_crop(recipe: Recipe, model: SpeakerModel) -> None:
-    """Raise `TrainingError` where a crop is too short for one frame."""
+    """Raise `TrainingError` where a crop is too short for the model."""
     shortest_s = model.min_samples / recipe.model.features.sample_rate_hz
     if recipe.data.crop_s < shortest_s:
         raise TrainingError(
