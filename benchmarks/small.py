@@ -179,8 +179,9 @@ def benchmark(
 
 
 def by_recipe(rows: Rows) -> dict[str, list[dict[str, str]]]:
-    """The rows of each recipe that there still is."""
-    done = {name: [row for row in rows.rows if row["recipe"] == name] for name in recipe_names()}
+    """The rows of each recipe that there still is, by seed: they lie in the order in which runs ended."""
+    ordered = sorted(rows.rows, key=lambda row: int(row["seed"]))
+    done = {name: [row for row in ordered if row["recipe"] == name] for name in recipe_names()}
     return {name: found for name, found in done.items() if found}
 
 

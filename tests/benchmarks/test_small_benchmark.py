@@ -104,6 +104,16 @@ def test_a_change_of_what_it_starts_from_is_a_change(trained, tmp_path, monkeypa
     assert len(trained) == 2
 
 
+def test_seeds_are_in_order_however_their_runs_ended(trained, tmp_path, capsys):
+    run(tmp_path, seeds=3)
+    rows = Rows(tmp_path / "small.csv", small.KEY)
+    rows.rows.reverse()
+    rows.put(rows.rows[0])
+    capsys.readouterr()
+    run(tmp_path, seeds=3)
+    assert "| 25.00, 50.00, 75.00 |" in capsys.readouterr().out
+
+
 def test_a_row_that_was_not_timed_has_no_time(trained, tmp_path, capsys):
     """As one that another machine left when it was stopped."""
     run(tmp_path, seeds=1)
