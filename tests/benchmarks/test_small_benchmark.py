@@ -108,7 +108,7 @@ def test_seeds_are_in_order_however_their_runs_ended(trained, tmp_path, capsys):
     run(tmp_path, seeds=3)
     rows = Rows(tmp_path / "small.csv", small.KEY)
     rows.rows.reverse()
-    rows.put(rows.rows[0])
+    rows.put(rows.rows[0])  # writes the file
     capsys.readouterr()
     run(tmp_path, seeds=3)
     assert "| 25.00, 50.00, 75.00 |" in capsys.readouterr().out
